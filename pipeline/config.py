@@ -1,0 +1,366 @@
+"""The schema of a run, and how a YAML file with dotted overrides becomes one.
+
+Precedence: field default < YAML file < ``section.key=value`` on the command line. What results is
+written into the run folder as ``config.yaml``; loading that file gives the same config again.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class UserError(Exception):
+    """A mistake of the user's: one line naming the file, key or value and what would be right."""
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Strict and closed: a wrong type or an unknown key is an error, never a silent default."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class Pictures(Section):
+    """How a picture becomes the network's input; the same for training, features and finetuning."""
+
+    size: Positive = 224
+    """Side of the square training input, pixels."""
+    crop: Literal["random_resized", "pad"] = "random_resized"
+    """Training crop: Inception's random area and aspect, or zero padding and a random window (CIFAR)."""
+    scale: list[Annotated[float, Field(gt=0, le=1)]] = Field([0.08, 1.0], min_length=2, max_length=2)
+    """Area share of a random resized crop, from and to."""
+    ratio: list[Annotated[float, Field(gt=0)]] = Field([3 / 4, 4 / 3], min_length=2, max_length=2)
+    """Width over height of a random resized crop, from and to; drawn log-uniformly."""
+    pad: Annotated[int, Field(ge=0)] = 4
+    """Black pixels added at every side before the random window of ``crop: pad``."""
+    flip: Fraction = 0.5
+    """Probability of a horizontal flip in training."""
+    eval_size: Positive | None = None
+    """Side of the centre crop in evaluation; none = ``size``."""
+    eval_resize: Positive | None = 256
+    """Short side to which evaluation resizes before the centre crop; none = not resized."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Resampling, antialiased as Pillow's."""
+    mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)
+    """Per channel, of pixels in 0..1."""
+    std: list[Annotated[float, Field(gt=0)]] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    """Per channel, of pixels in 0..1."""
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        for key in ("scale", "ratio"):
+            low, high = getattr(self, key)
+            if low > high:
+                raise ValueError(f"{key}: [{low}, {high}] runs backwards; write [{high}, {low}]")
+        if self.eval_resize is not None and self.eval_resize < self.evaluation_size:
+            raise ValueError(
+                f"eval_resize: {self.eval_resize} is smaller than the evaluation crop "
+                f"{self.evaluation_size}; give at least {self.evaluation_size}, or null"
+            )
+        return self
+
+    @property
+    def evaluation_size(self) -> int:
+        return self.eval_size or self.size
+
+
+class Loading(Section):
+    """How fast pictures are read; nothing here changes which pictures come or how they look."""
+
+    threads: Positive | None = None
+    """DALI's worker threads per rank; none = this rank's share of the machine's cores."""
+    prefetch: Positive = 2
+    """Batches that DALI prepares ahead."""
+    hardware_load: Fraction = 0.65
+    """Share of JPEG decoding given to a GPU's hardware decoder where there is one."""
+
+
+class Data(Section):
+    index: str
+    """Folder that ``launch.prepare`` wrote."""
+    train: str = "train"
+    """Split to train on."""
+    val: str | None = "val"
+    """Split to watch while training; none = no watching."""
+    test: str | None = None
+    """Split to evaluate once, after the last step."""
+    pictures: Pictures = Pictures()
+    loading: Loading = Loading()
+
+
+class Model(Section):
+    name: str
+    """A name of the pattern: resnet50, resnet20, plain34, vgg16_bn, ..."""
+    zero_init: bool = False
+    """Start the last batch norm of every residual block at zero (Goyal et al. 2017, 5.1)."""
+    shortcut: Literal["projection", "pad"] | None = None
+    """Shortcut where shapes change: 1x1 convolution, or subsample and pad; none = the name's own."""
+    norm: bool | None = None
+    """Batch norm; none = the name's own."""
+    width: Annotated[float, Field(gt=0)] = 1.0
+    """Multiplies every channel count."""
+    dropout: Fraction | None = None
+    """Of VGG's classifier; none = the name's own."""
+    checkpoint: str | None = None
+    """Weights to start from: a checkpoint of ours. A head of another size is drawn anew."""
+
+
+class Optimizer(Section):
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate for the global batch as given; nothing rescales it."""
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: NotNegative = 1e-4
+    """For weights of convolutions and linear layers; norms and biases never decay."""
+    warmup: NotNegative = 0.0
+    """Epochs of linear growth from lr/warm-up steps to lr."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """After the warm-up: down to zero at the last step, or not at all."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the whole gradient; none = no clipping."""
+
+
+class Train(Section):
+    batch: Positive
+    """Pictures per optimizer step over all ranks and accumulation: the global batch."""
+    epochs: Annotated[float, Field(gt=0)]
+    """Passes over the training split; fractions count."""
+    accumulate: Positive = 1
+    """Micro-batches per step on each rank."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto = bf16 where the GPU has it, else fp16 on a GPU, fp32 on the CPU."""
+    channels_last: bool = True
+    compile: bool = False
+    """torch.compile the model: pays after some minutes of training."""
+    label_smoothing: Fraction = 0.0
+    deterministic: bool = False
+    """On a GPU: only deterministic kernels, so that a continued run is bit-identical there too."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = GPUs where there are any."""
+
+
+class Checkpoint(Section):
+    every: Annotated[float, Field(gt=0)] = 1.0
+    """Epochs between saves; one is always written after the last step."""
+    keep: Positive = 2
+    """How many of the newest are kept."""
+
+
+class Monitor(Section):
+    log_every: Positive = 1
+    """Steps between rows of metrics.jsonl (and W&B)."""
+    eval_every: Annotated[float, Field(gt=0)] = 1.0
+    """Epochs between evaluations on ``data.val``."""
+    wandb: bool = True
+    """Also log to Weights & Biases; offline where no key is known."""
+    project: str = "convnets"
+    """W&B project."""
+    samples: Annotated[int, Field(ge=0)] = 24
+    """Pictures with their predictions kept for the report."""
+
+
+class TrainConfig(Section):
+    """One training run: ``torchrun ... -m launch.train CONFIG``."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")]
+    """The run's folder under ``runs``."""
+    runs: str = "runs"
+    """Folder of all runs."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    engine: Literal["ddp"] = "ddp"
+    data: Data
+    model: Model
+    optim: Optimizer
+    train: Train
+    checkpoint: Checkpoint = Checkpoint()
+    monitor: Monitor = Monitor()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs) / self.name
+
+
+class Recipe(Section):
+    """How one mode of transfer trains: the part of a TrainConfig that differs from mode to mode."""
+
+    optim: Optimizer
+    train: Train
+
+
+class Dataset(Section):
+    """One downstream task and its protocol."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    index: str
+    train: str = "train"
+    test: str = "test"
+    per_class: Positive | None = None
+    """Training pictures of each class, drawn by seed without replacement; none = all."""
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Share of the training pictures on which the regularisation is chosen; refitted on all of them."""
+    metric: Literal["top1", "mean_per_class"] = "top1"
+    seeds: Positive = 3
+    """Repetitions, each with other training pictures and another random start."""
+
+
+class TransferConfig(Section):
+    """Frozen, finetuned and from scratch: ``torchrun ... -m launch.transfer CONFIG checkpoint=PATH``."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")]
+    runs: str = "runs"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    checkpoint: str
+    """A checkpoint of ours, or a run folder: its latest."""
+    datasets: list[Dataset] = Field(min_length=1)
+    modes: list[Literal["frozen", "finetuned", "scratch"]] = ["frozen", "finetuned", "scratch"]
+    pictures: Pictures = Pictures()
+    loading: Loading = Loading()
+    batch: Positive = 256
+    """Pictures per forward pass of a rank when features are computed or a test set is evaluated."""
+    finetuned: Recipe
+    scratch: Recipe
+    monitor: Monitor = Monitor()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs) / self.name
+
+
+Schema = TypeVar("Schema", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML follows YAML 1.1, where 1e-4 is a string; here it is the number everybody means."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)$"),
+    list("-+.0123456789"),
+)
+
+
+def load(schema: type[Schema], path: str | Path, overrides: list[str] = ()) -> Schema:
+    """The config in a YAML file, changed by ``section.key=value`` words.
+
+    :raises UserError: no such file, broken YAML, unknown key, wrong type, impossible value.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.load(path.read_text(), _Loader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config{_nearest_file(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a config is a mapping of sections, not {type(tree).__name__}")
+    for word in overrides:
+        _override(tree, word)
+    return parse(schema, tree, str(path))
+
+
+def parse(schema: type[Schema], tree: dict, origin: str) -> Schema:
+    """A config from nested dicts; ``origin`` stands at the head of error messages.
+
+    :raises UserError: the first thing wrong, with the key's dotted name.
+    """
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {_explain(schema, error.errors()[0])}") from None
+
+
+def dump(config: Section) -> str:
+    """The resolved config as YAML; ``load`` of it gives an equal config."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of all fields of a schema."""
+    found = []
+    for name, field in schema.model_fields.items():
+        found.append(prefix + name)
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                step = "" if inner is field.annotation else "0."
+                found += keys(inner, f"{prefix}{name}.{step}")
+    return found
+
+
+def _override(tree: dict, word: str) -> None:
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise UserError(f"{word!r}: an override is written section.key=value")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"{word!r}: the value is not YAML") from None
+    *sections, last = key.split(".")
+    place: Any = tree
+    for section in sections:
+        if isinstance(place, dict) and place.get(section) is None:
+            place[section] = {}
+        place = _inside(place, section, word)
+    if isinstance(place, list):
+        _inside(place, last, word)
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise UserError(f"{word!r}: {'.'.join(sections)} holds a value, not a section")
+
+
+def _inside(place: Any, name: str, word: str) -> Any:
+    if isinstance(place, dict):
+        return place[name]
+    if isinstance(place, list) and name.isdecimal() and int(name) < len(place):
+        return place[int(name)]
+    if isinstance(place, list):
+        raise UserError(f"{word!r}: the list has entries 0 to {len(place) - 1}, not {name!r}")
+    raise UserError(f"{word!r}: {name!r} is asked of a value, not of a section")
+
+
+def _explain(schema: type[BaseModel], error: dict) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such key; {_nearest_key(schema, name)}"
+    if error["type"] == "missing":
+        return f"{name}: missing; give it in the file or as {name}=..."
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{name}.{message}" if name else message
+    return f"{name}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
+
+
+def _nearest_key(schema: type[BaseModel], name: str) -> str:
+    known = keys(schema)
+    name = re.sub(r"\.\d+\.", ".0.", name)
+    last = name.rpartition(".")[2]
+    same_end = [key for key in known if key.rpartition(".")[2] == last]
+    near = difflib.get_close_matches(name, known, 1) or same_end[:1]
+    if same_end and (not near or near[0].rpartition(".")[2] != last):
+        near = same_end[:1]
+    if near:
+        return f"did you mean {near[0]}?"
+    section = name.rpartition(".")[0]
+    beside = [key for key in known if key.rpartition(".")[0] == section]
+    return f"{section or 'the top level'} has {', '.join(beside)}"
+
+
+def _nearest_file(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path("configs")
+    files = {str(file) for file in folder.rglob("*.yaml")} if folder.is_dir() else set()
+    near = difflib.get_close_matches(str(path), files, 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,128 @@
+"""Which window of a picture is cut, to what size it is scaled, and whether it is mirrored.
+
+Everything is computed on the host from heights and widths, before a picture is read, so that DALI decodes
+only the window. The distributions are torchvision's (``transforms.RandomResizedCrop``, ``RandomCrop`` with
+padding, ``Resize`` and ``CenterCrop``); the numbers come from ``draws``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.config import Pictures
+from pipeline.data import draws
+
+ATTEMPTS = 10  # as torchvision's RandomResizedCrop.get_params
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Per picture: cut ``window`` (may reach beyond the picture: black), scale to ``size``, cut ``inner``."""
+
+    window: np.ndarray  # (N, 4) int32: top, left, height, width in the picture's own pixels
+    size: np.ndarray  # (N, 2) int32: height, width to which the window is scaled
+    flip: np.ndarray  # (N,) int32: 1 = mirrored left to right
+    inner: np.ndarray  # (N, 2) int32: top, left of the final square within the scaled window
+
+
+EMPTY = Geometry(
+    *(np.zeros((0, n), np.int32) for n in (4, 2)), np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
+)
+
+
+def for_training(
+    pictures: Pictures,
+    seed: int,
+    rows: np.ndarray,
+    epochs: np.ndarray,
+    heights: np.ndarray,
+    widths: np.ndarray,
+) -> Geometry:
+    """Random windows and flips, each a function of (seed, epoch, picture) and the picture's shape.
+
+    :param rows: (N,) picture numbers; ``epochs``, ``heights``, ``widths`` likewise (N,).
+    """
+    n = len(rows)
+    if pictures.crop == "pad":
+        u = draws.uniform(2, rows, epochs, seed, draws.CROP)
+        window = _padded(u, heights, widths, pictures.size, pictures.pad)
+    else:
+        u = draws.uniform(2 * ATTEMPTS + 2, rows, epochs, seed, draws.CROP)
+        window = _random_resized(u, heights, widths, pictures.scale, pictures.ratio)
+    flip = draws.uniform(1, rows, epochs, seed, draws.FLIP)[:, 0] < pictures.flip
+    return Geometry(
+        window,
+        np.full((n, 2), pictures.size, np.int32),
+        flip.astype(np.int32),
+        np.zeros((n, 2), np.int32),
+    )
+
+
+def for_evaluation(pictures: Pictures, heights: np.ndarray, widths: np.ndarray) -> Geometry:
+    """The whole picture, short side scaled to ``eval_resize``, centre square of ``eval_size``."""
+    n, side = len(heights), pictures.evaluation_size
+    heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
+    if pictures.eval_resize is None:
+        # Not scaled: the centre square in the picture's own pixels, black where the picture is smaller.
+        top, left = _centre(heights, side), _centre(widths, side)
+        window = np.stack([top, left, np.full(n, side), np.full(n, side)], axis=1)
+        scaled, inner = np.full((n, 2), side), np.zeros((n, 2))
+    else:
+        window = np.stack([np.zeros(n), np.zeros(n), heights, widths], axis=1)
+        short = np.minimum(heights, widths)
+        # torchvision truncates the long side: int(size * long / short).
+        scaled = np.stack(
+            [pictures.eval_resize * heights // short, pictures.eval_resize * widths // short], 1
+        )
+        inner = np.stack([_centre(scaled[:, 0], side), _centre(scaled[:, 1], side)], axis=1)
+    return Geometry(
+        window.astype(np.int32), scaled.astype(np.int32), np.zeros(n, np.int32), inner.astype(np.int32)
+    )
+
+
+def _centre(length: np.ndarray, side: int) -> np.ndarray:
+    """Start of a centred piece, rounded half to even as torchvision's CenterCrop; negative = padding."""
+    return np.rint((length - side) / 2)
+
+
+def _whole(u: np.ndarray, choices: np.ndarray) -> np.ndarray:
+    """Uniform integers in [0, choices) from uniform numbers in [0, 1)."""
+    return np.floor(u * choices).astype(np.int64)
+
+
+def _padded(u: np.ndarray, heights: np.ndarray, widths: np.ndarray, size: int, pad: int) -> np.ndarray:
+    """A random square of the picture with ``pad`` black pixels around it (He et al. 2015, section 4.2)."""
+    spare_high = np.maximum(np.asarray(heights) + 2 * pad - size, 0)
+    spare_wide = np.maximum(np.asarray(widths) + 2 * pad - size, 0)
+    top, left = _whole(u[:, 0], spare_high + 1) - pad, _whole(u[:, 1], spare_wide + 1) - pad
+    side = np.full(len(u), size)
+    return np.stack([top, left, side, side], axis=1).astype(np.int32)
+
+
+def _random_resized(
+    u: np.ndarray, heights: np.ndarray, widths: np.ndarray, scale: list[float], ratio: list[float]
+) -> np.ndarray:
+    """Inception's crop (Szegedy et al. 2014, 6) as torchvision draws it.
+
+    Ten attempts at a random area share and log-uniform aspect; the first that fits is placed uniformly.
+    If none fits: the largest centred window with an allowed aspect.
+    """
+    heights, widths = np.asarray(heights, np.float64), np.asarray(widths, np.float64)
+    area_share = scale[0] + u[:, 0 : 2 * ATTEMPTS : 2] * (scale[1] - scale[0])  # (N, ATTEMPTS)
+    low, high = np.log(ratio[0]), np.log(ratio[1])
+    aspect = np.exp(low + u[:, 1 : 2 * ATTEMPTS : 2] * (high - low))
+    area = (heights * widths)[:, None] * area_share
+    wide, tall = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+    fits = (wide > 0) & (wide <= widths[:, None]) & (tall > 0) & (tall <= heights[:, None])
+    first, any_fits = fits.argmax(axis=1), fits.any(axis=1)
+    each = np.arange(len(u))
+    wide, tall = wide[each, first], tall[each, first]
+    top, left = _whole(u[:, -2], heights - tall + 1), _whole(u[:, -1], widths - wide + 1)
+
+    own = widths / heights
+    fallback_wide = np.where(own > ratio[1], np.rint(heights * ratio[1]), widths)
+    fallback_tall = np.where(own < ratio[0], np.rint(widths / ratio[0]), heights)
+    wide, tall = np.where(any_fits, wide, fallback_wide), np.where(any_fits, tall, fallback_tall)
+    top = np.where(any_fits, top, (heights - tall) // 2)
+    left = np.where(any_fits, left, (widths - wide) // 2)
+    return np.stack([top, left, np.maximum(tall, 1), np.maximum(wide, 1)], axis=1).astype(np.int32)

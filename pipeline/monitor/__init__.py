@@ -1,0 +1,55 @@
+"""Numbers of a run: each goes to metrics.jsonl first; W&B and the progress bar get the same row."""
+
+import time
+from pathlib import Path
+
+from pipeline.config import TrainConfig, dump
+from pipeline.monitor.metrics import MetricsFile
+from pipeline.monitor.progress import Bar
+from pipeline.monitor.wandb_run import WandbRun, open_wandb
+
+
+class Monitor:
+    """What one run reports. On ranks other than the first it exists and stays silent.
+
+    :param step: where the run starts or continues.
+    :param wandb_id: the W&B run that a checkpoint belongs to.
+    """
+
+    def __init__(
+        self, config: TrainConfig, step: int, steps: int, wandb_id: str | None = None, *, first: bool
+    ):
+        self.first = first
+        self._file: MetricsFile | None = None
+        self._wandb: WandbRun | None = None
+        self.bar = Bar(config.name, steps, "steps", show=first, done=step)
+        if first:
+            folder: Path = config.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(dump(config))
+            self._file = MetricsFile(folder / "metrics.jsonl", step)
+            if config.monitor.wandb:
+                about = (folder, config.name, config.monitor.project, config.model_dump(), wandb_id)
+                self._wandb = open_wandb(*about)
+
+    @property
+    def wandb_id(self) -> str | None:
+        return self._wandb.id if self._wandb else None
+
+    def write(self, row: dict) -> None:
+        """One row: at least step, epoch, split, loss and top1; the time is added here."""
+        if self.first:
+            row = {"time": time.time(), **row}
+            self._file.write(row)
+            if self._wandb:
+                self._wandb.write(row)
+            if row["split"] != "train":
+                words = f"{row['split']} loss {row['loss']:.3f}, top-1 {row['top1']:.2%}"
+                self.bar.say(f"epoch {row['epoch']:.2f}: {words}")
+
+    def close(self) -> None:
+        self.bar.close()
+        if self._file:
+            self._file.close()
+        if self._wandb:
+            self._wandb.close()

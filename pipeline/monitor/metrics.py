@@ -1,0 +1,46 @@
+"""metrics.jsonl: the one truth for numbers. W&B, the progress bar and the report read the same rows."""
+
+import json
+import os
+from pathlib import Path
+
+
+class MetricsFile:
+    """Appends rows; after a restart, forgets those of steps that will be done again.
+
+    :param path: of ``metrics.jsonl``.
+    :param step: the checkpoint's step; rows beyond it belong to work that was lost with the process.
+    """
+
+    def __init__(self, path: Path, step: int):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _keep_until(path, step)
+        self._file = path.open("a")
+
+    def write(self, row: dict) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()  # a killed process loses no finished row
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(path: Path) -> list[dict]:
+    """All whole rows; a last line cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _keep_until(path: Path, step: int) -> None:
+    kept = [row for row in read_rows(path) if row["step"] <= step]
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    if text != path.read_text():
+        new = path.with_suffix(".jsonl.new")
+        new.write_text(text)
+        os.replace(new, path)

@@ -1,0 +1,58 @@
+"""Weights & Biases as a mirror of metrics.jsonl: one run across restarts, offline without a key."""
+
+import os
+import sys
+from pathlib import Path
+
+import wandb
+
+ID_FILE = "wandb_id"
+
+
+class WandbRun:
+    """:param run_id: of the run that a checkpoint belongs to; none = the folder's, or a new one."""
+
+    def __init__(self, folder: Path, name: str, project: str, config: dict, run_id: str | None):
+        self.id = run_id or _folder_id(folder)
+        (folder / ID_FILE).write_text(self.id)
+        self._run = wandb.init(
+            id=self.id,
+            name=name,
+            project=project,
+            dir=str(folder),
+            config=config,
+            mode=_mode(),
+            resume="allow",
+            settings=wandb.Settings(console="off", quiet=True, silent=True),
+        )
+        # Our step is the x axis, so that rows written again after a restart fall on their place.
+        self._run.define_metric("*", step_metric="step")
+
+    def write(self, row: dict) -> None:
+        prefix = row["split"]
+        shared = ("step", "epoch", "time", "split")
+        numbers = {f"{prefix}/{key}": value for key, value in row.items() if key not in shared}
+        self._run.log({"step": row["step"], "epoch": row["epoch"], **numbers})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _folder_id(folder: Path) -> str:
+    file = folder / ID_FILE
+    return file.read_text().strip() if file.exists() else wandb.util.generate_id()
+
+
+def _mode() -> str:
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    return "online" if wandb.api.api_key else "offline"
+
+
+def open_wandb(*args) -> WandbRun | None:
+    """A W&B run, or none with a line saying why: monitoring never stops training."""
+    try:
+        return WandbRun(*args)
+    except Exception as error:  # whatever W&B raises: its outages must cost nothing
+        print(f"W&B is off for this run: {error}", file=sys.stderr, flush=True)
+        return None

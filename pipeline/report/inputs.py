@@ -1,0 +1,204 @@
+"""What a run folder holds, read once and checked, so that tables, plots and page only draw.
+
+Only ``config.yaml`` must be there; a part that is missing stays empty and is left out of the report.
+"""
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline.config import UserError
+
+MODES = ("scratch", "frozen", "finetuned")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Test pictures with what was predicted for them."""
+
+    pictures: np.ndarray  # (K, H, W, 3) uint8
+    labels: np.ndarray  # (K,) int
+    predictions: dict[str, np.ndarray]  # by mode, (K,) int; a training run has one, called ""
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's contents."""
+
+    path: Path
+    config: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """metrics.jsonl in order, one dict a line."""
+    unreadable: int = 0
+    """Lines of metrics.jsonl that are no JSON object, not counting a last one without its line end."""
+    transfers: list[dict[str, Any]] = field(default_factory=list)
+    """transfer/*.json by name of file, each with ``stem`` (the file's name without ending) added."""
+    transfer_samples: dict[str, Samples] = field(default_factory=dict)
+    """By stem of the transfer file."""
+    samples: Samples | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.config.get("name") or self.path.resolve().name)
+
+    def column(self, split: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Epochs and values (N,) of the rows of ``split`` in which both are finite numbers."""
+        pairs = [(row.get("epoch"), row.get(key)) for row in self.rows if row.get("split") == split]
+        pairs = [pair for pair in pairs if all(map(_is_number, pair))]
+        epochs, values = zip(*pairs, strict=True) if pairs else ((), ())
+        return np.asarray(epochs, np.float64), np.asarray(values, np.float64)
+
+    def last(self, *splits: str, key: str = "top1") -> tuple[str, float] | None:
+        """The first of ``splits`` that has values of ``key``, and its newest value."""
+        for split in splits:
+            _, values = self.column(split, key)
+            if len(values):
+                return split, float(values[-1])
+        return None
+
+
+def load(run: str | Path) -> Run:
+    """Reads a run folder.
+
+    :raises UserError: no such folder, no ``config.yaml`` in it, or a file that is not what its name says.
+    """
+    path = Path(run)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run folder; give a folder that launch.train or launch.transfer wrote")
+    config = _config(path / "config.yaml")
+    rows, unreadable = _metrics(path / "metrics.jsonl")
+    transfers, samples = [], {}
+    for file in sorted(path.glob("transfer/*.json")):
+        transfer = _transfer(file)
+        transfers.append(transfer)
+        pictures = file.with_suffix(".samples.npz")
+        if pictures.exists():
+            samples[transfer["stem"]] = _samples(pictures, transfer["classes"])
+    own = path / "samples.npz"
+    return Run(
+        path, config, rows, unreadable, transfers, samples, _samples(own, None) if own.exists() else None
+    )
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{file}: missing; a run folder has its resolved config there") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: cannot be read as YAML: {_line(error)}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file}: holds {type(config).__name__}, a config is a mapping of sections")
+    return config
+
+
+def _metrics(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """Rows and the number of broken lines. A killed process leaves a last line cut off: not counted."""
+    try:
+        # A cut can fall inside a UTF-8 character.
+        text = file.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {_line(error)}") from None
+    lines = text.split("\n")
+    rows, broken = [], 0
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        row = _json_object(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines) - 1:
+            broken += 1
+    return rows, broken
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _transfer(file: Path) -> dict[str, Any]:
+    try:
+        transfer = json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file}: cannot be read as JSON: {_line(error)}; run the transfer again") from None
+    wrong = _wrong(transfer)
+    if wrong:
+        raise UserError(f"{file}: {wrong}; run the transfer again")
+    return transfer | {"stem": file.stem, "improvement": transfer.get("improvement") or {}}
+
+
+def _wrong(transfer: Any) -> str | None:
+    """The first thing in which a transfer file departs from its layout."""
+    if not isinstance(transfer, dict):
+        return f"holds {type(transfer).__name__}, not an object"
+    kinds = {"dataset": str, "classes": list, "results": list, "summary": dict}
+    for key, kind in kinds.items():
+        if not isinstance(transfer.get(key), kind):
+            return f"{key}: {'missing' if key not in transfer else 'is not a ' + kind.__name__}"
+    for section in ("summary", "improvement"):
+        cells = transfer.get(section) or {}
+        if not isinstance(cells, dict):
+            return f"{section}: is not a dict"
+        for mode, cell in cells.items():
+            if mode not in MODES:
+                return f"{section}.{mode}: no such mode; there are {', '.join(MODES)}"
+            for key in ("value", "low", "high"):
+                if not isinstance(cell, dict) or not _is_number(cell.get(key)):
+                    return f"{section}.{mode}.{key}: not a number"
+    for number, result in enumerate(transfer["results"]):
+        if not isinstance(result, dict) or result.get("mode") not in MODES:
+            return f"results.{number}.mode: not one of {', '.join(MODES)}"
+        if not _is_number(result.get("value")):
+            return f"results.{number}.value: not a number"
+        confusion, k = result.get("confusion"), len(transfer["classes"])
+        if confusion is not None and np.shape(confusion) != (k, k):
+            return f"results.{number}.confusion: not {k} by {k}, as there are {k} classes"
+    return None
+
+
+def _samples(file: Path, classes: list[str] | None) -> Samples:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            held = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: cannot be read as arrays: {_line(error)}") from None
+    missing = {"pictures", "labels"} - held.keys()
+    if classes is None:
+        missing |= {"classes"} - held.keys()
+    if missing:
+        raise UserError(f"{file}: has no array {', '.join(sorted(missing))}")
+    names = [str(name) for name in (held["classes"] if classes is None else classes)]
+    predictions = {
+        name.removeprefix("predictions").removeprefix("_"): array
+        for name, array in held.items()
+        if name.startswith("predictions")
+    }
+    pictures, numbers = held["pictures"], [held["labels"], *predictions.values()]
+    if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
+        raise UserError(f"{file}: pictures: {pictures.dtype} {pictures.shape}, not uint8 (K, H, W, 3)")
+    if any(array.shape != pictures.shape[:1] for array in numbers):
+        raise UserError(f"{file}: labels and predictions: not one for each of {len(pictures)} pictures")
+    if any(array.size and not 0 <= array.min() <= array.max() < len(names) for array in numbers):
+        raise UserError(f"{file}: labels and predictions: not all among the {len(names)} classes")
+    return Samples(pictures, held["labels"], predictions, names)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

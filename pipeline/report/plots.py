@@ -1,0 +1,204 @@
+"""Learning curves and the transfer table as a chart. Every function draws one figure for one look."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.report.inputs import MODES, Run
+from pipeline.report.style import MARKERS, MODE_NAMES, Look, new_figure, shorten, spread, styled, title
+from pipeline.report.tables import percent
+
+MOST_POINTS = 1_200
+"""Points of a raw line; of more, every bin's least and greatest stay."""
+
+
+def learning_curves(run: Run, look: Look) -> Figure | None:
+    """Loss over top-1 over the learning rate, one epoch axis; what was not logged is left out.
+
+    :returns: none if the run has no training rows.
+    """
+    wanted = [("loss", "Loss"), ("top1", "Top-1, %"), ("lr", "Learning rate")]
+    panels = [(key, name) for key, name in wanted if len(run.column("train", key)[0])]
+    if not panels:
+        return None
+    heights = [0.55 if key == "lr" else 2.0 for key, _ in panels]
+    with styled(look):
+        figure = new_figure(look.width, sum(heights) + 0.42 * len(heights) + 0.4)
+        grid = figure.subplots(
+            len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+        )
+        for axes, (key, name) in zip(grid[:, 0], panels, strict=True):
+            title(axes, name, look)
+            if key == "lr":
+                _rate(axes, run, look)
+            else:
+                _curve(axes, run, key, look)
+        last = grid[-1, 0]
+        last.set_xlabel("epoch")
+        last.set_xlim(0, max(run.column("train", panels[0][0])[0].max(), 1e-9))
+        last.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 10))
+        left, right = (0.42, 0.72) if look.narrow else (0.5, 0.95)
+        height = figure.get_figheight()
+        figure.subplots_adjust(
+            left / look.width, 0.44 / height, 1 - right / look.width, 1 - 0.32 / height, hspace=0.36
+        )
+    return figure
+
+
+def _curve(axes: Axes, run: Run, key: str, look: Look) -> None:
+    """Train raw and smoothed, then what was measured on pictures not trained on; names at the line ends."""
+    theme, scale = look.theme, 100 if key == "top1" else 1
+    epochs, values = run.column("train", key)
+    values = scale * values
+    axes.plot(*thinned(epochs, values), color=theme.scratch, alpha=0.3, linewidth=0.6)
+    smooth = smoothed(values)
+    axes.plot(epochs, smooth, color=theme.scratch, linewidth=1.6)
+    ends = [("train", smooth[-1], theme.scratch)]
+    for split, colour in (("val", theme.finetuned), ("test", theme.frozen)):
+        epochs, measured = run.column(split, key)
+        if len(measured):
+            few = len(measured) <= 60
+            axes.plot(
+                epochs,
+                scale * measured,
+                color=colour,
+                linewidth=1.6,
+                marker=MARKERS["frozen"] if few else None,
+                markersize=3,
+            )
+            ends.append((split, scale * measured[-1], colour))
+    low, high = _limits(key, values, [end[1] for end in ends])
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    _label_ends(axes, ends, "{:.1f}" if key == "top1" else "{:.2f}", (high - low) * 0.1)
+
+
+def _limits(key: str, values: np.ndarray, ends: list[float]) -> tuple[float, float]:
+    """From zero to just above nearly all points, so that one spike does not flatten the rest."""
+    top = max(np.quantile(values, 0.995), *ends) if len(ends) > 1 else np.quantile(values, 0.995)
+    top = max(float(top) * 1.06, 1e-6)
+    return 0.0, min(top, 100.0) if key == "top1" and top <= 106 else top
+
+
+def _label_ends(axes: Axes, ends: list[tuple[str, float, str]], form: str, gap: float) -> None:
+    places = spread([value for _, value, _ in ends], gap)
+    for (name, value, colour), place in zip(ends, places, strict=True):
+        axes.annotate(
+            f"{name} {form.format(value)}",
+            (1, place),
+            (6, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            weight="bold",
+            fontsize=8.5,
+            annotation_clip=False,
+        )
+
+
+def _rate(axes: Axes, run: Run, look: Look) -> None:
+    epochs, rate = run.column("train", "lr")
+    axes.fill_between(epochs, rate, color=look.theme.muted, alpha=0.25, linewidth=0)
+    axes.plot(epochs, rate, color=look.theme.muted, linewidth=1)
+    top = float(rate.max()) or 1.0
+    axes.set_ylim(0, top * 1.05)
+    axes.set_yticks([0, top], ["0", f"{top:.2g}"])
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Centred moving average over a fortieth of the points (N,); at the ends over those that exist."""
+    window = max(1, len(values) // 40) | 1
+    ones = np.ones(min(window, len(values)))
+    return np.convolve(values, ones, "same") / np.convolve(np.ones(len(values)), ones, "same")
+
+
+def thinned(epochs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most about ``MOST_POINTS`` points with every peak kept: each bin's least and greatest, in order."""
+    if len(values) <= MOST_POINTS:
+        return epochs, values
+    bins = np.array_split(np.arange(len(values)), MOST_POINTS // 2)
+    keep = sorted({int(part[pick(values[part])]) for part in bins for pick in (np.argmin, np.argmax)})
+    return epochs[keep], values[keep]
+
+
+def transfer_chart(transfers: list[dict[str, Any]], look: Look) -> Figure | None:
+    """Each dataset's modes as dots with 95 % whiskers, single seeds as small points, chance as a line.
+
+    :returns: none without results.
+    """
+    groups = [(transfer, [m for m in MODES if m in transfer["summary"]]) for transfer in transfers]
+    groups = [(transfer, modes) for transfer, modes in groups if modes]
+    if not groups:
+        return None
+    lanes = sum(len(modes) + 1.35 for _, modes in groups)
+    inch = 0.27
+    with styled(look):
+        height = lanes * inch + 0.55
+        figure = new_figure(look.width, height)
+        left, right = (0.98, 0.5) if look.narrow else (1.25, 1.5)
+        axes = figure.add_axes(
+            (
+                left / look.width,
+                0.5 / height,
+                1 - (left + right) / look.width,
+                lanes * inch / height,
+            )
+        )
+        axes.grid(axis="x")
+        axes.grid(False, axis="y")
+        place = 0.5
+        for transfer, modes in groups:
+            _group(axes, transfer, modes, place, look)
+            place += len(modes) + 1.35
+        axes.set_ylim(lanes, 0)
+        axes.set_yticks([])
+        axes.set_xlim(*_span(groups))
+        axes.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 9))
+        axes.set_xlabel("correct, %" if look.narrow else "test pictures classified correctly, %")
+    return figure
+
+
+def _span(groups: list[tuple[dict[str, Any], list[str]]]) -> tuple[float, float]:
+    """Percent from below the least to above the greatest thing drawn."""
+    shown = []
+    for transfer, modes in groups:
+        shown.append(1 / max(len(transfer["classes"]), 1))
+        shown += [transfer["summary"][mode][key] for mode in modes for key in ("low", "high")]
+        shown += [result["value"] for result in transfer["results"]]
+    low, high = 100 * min(shown), 100 * max(shown)
+    pad = 0.05 * max(high - low, 1.0)
+    return max(low - pad, 0.0) if low >= 0 else low - pad, min(high + pad, 101.0)
+
+
+def _group(axes: Axes, transfer: dict[str, Any], modes: list[str], top: float, look: Look) -> None:
+    """One dataset: its name, then a lane for each mode downwards from ``top``, and the chance line."""
+    theme = look.theme
+    margin = {"xycoords": ("figure fraction", "data"), "va": "center", "annotation_clip": False}
+    name = shorten(transfer["dataset"], 15 if look.narrow else 20)
+    axes.annotate(name, (0.004, top), color=theme.ink, weight="bold", parse_math=False, **margin)
+    chance = 100 / max(len(transfer["classes"]), 1)
+    bottom = top + len(modes) + 0.45
+    axes.plot([chance, chance], [top + 0.5, bottom], color=theme.muted, linewidth=1, linestyle=(0, (3, 2)))
+    axes.annotate(
+        f"chance {chance:.1f}", (chance, top), (-2, 0), textcoords="offset points", va="center",
+        color=theme.muted, fontsize=8,
+    )  # fmt: skip
+    for lane, mode in enumerate(modes, 1):
+        y, colour = top + lane, getattr(theme, mode)
+        figures = transfer["summary"][mode]
+        value, low, high = (100 * figures[key] for key in ("value", "low", "high"))
+        axes.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+        seeds = [100 * result["value"] for result in transfer["results"] if result["mode"] == mode]
+        axes.plot(seeds, [y + 0.3] * len(seeds), "o", color=colour, markersize=2.6, alpha=0.7, linewidth=0)
+        axes.plot([value], [y], MARKERS[mode], color=colour, markersize=7, markeredgecolor=theme.ground)
+        axes.annotate(MODE_NAMES[mode], (0.004, y), color=colour, **margin)
+        text = percent(figures["value"])
+        interval = f"  [{percent(figures['low'])}, {percent(figures['high'])}]"
+        axes.annotate(
+            text if look.narrow else text + interval, (1, y), (8, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", color=colour, weight="bold", annotation_clip=False,
+        )  # fmt: skip

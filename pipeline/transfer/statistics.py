@@ -1,0 +1,138 @@
+"""How sure a score is: intervals over test pictures, over seeds, and of the difference between two models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+# Resampled values held at once by the bootstrap (8 bytes each, a few arrays of them).
+_CHUNK = 2_000_000
+
+Statistic = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score with its interval; `seeds` is how many training runs stand behind it."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """The bootstrap's default statistic: (R, N) resampled values -> (R,) means."""
+    return values.mean(axis=1)
+
+
+def mean_per_class(classes: int) -> Statistic:
+    """metrics.mean_per_class as a statistic of the bootstrap: (R, N) labels, (R, N) predictions -> (R,).
+
+    As there, a class without a picture in a resample takes no part in that resample's mean.
+    """
+
+    def statistic(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        draws = len(labels)
+        cells = np.arange(draws)[:, None] * classes + labels  # (R, N)
+        size = draws * classes
+        pictures = np.bincount(cells.ravel(), minlength=size).reshape(draws, classes)
+        hits = np.bincount(cells[labels == predictions], minlength=size).reshape(draws, classes)
+        return (hits / np.maximum(pictures, 1)).sum(axis=1) / (pictures > 0).sum(axis=1)
+
+    return statistic
+
+
+def bootstrap(
+    values: np.ndarray | tuple[np.ndarray, ...],
+    *,
+    seed: int,
+    statistic: Statistic = mean,
+    level: float = 0.95,
+    draws: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (low, high) over the test pictures (Efron 1979; Efron & Tibshirani 1993, §13.3).
+
+    values: (N,) per picture, as 0/1 correctness, or a tuple of such columns whose rows are resampled together,
+    as (labels, predictions) with statistic=mean_per_class(classes). `statistic` takes the columns resampled,
+    (R, N) each, and returns (R,). The model is held fixed: this tells what another test set of N pictures would
+    give, nothing about another training run (across_seeds does). Memory does not grow with `draws`.
+    """
+    columns = values if isinstance(values, tuple) else (values,)
+    n = len(columns[0])
+    assert n > 0, "no picture to resample"
+    assert all(column.shape == (n,) for column in columns), f"want (N,) each: {[c.shape for c in columns]}"
+    assert 0 < level < 1, f"level {level} outside 0..1"
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    chunk = max(1, _CHUNK // n)
+    found = []
+    for start in range(0, draws, chunk):
+        rows = rng.integers(n, size=(min(chunk, draws - start), n))  # (R, N)
+        found.append(statistic(*(column[rows] for column in columns)))
+    low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def across_seeds(correct: np.ndarray, level: float = 0.95) -> Estimate:
+    """Mean accuracy over S training runs and N test pictures, with an interval for both sources of chance.
+
+    correct: (S, N), row s the correctness (bool, or a score in 0..1) of run s on the same N pictures. Clipped to
+    0..1. The half width is t * sqrt(A + B), where with m_s the mean of run s and c_i the mean of picture i
+
+        A = sum_s (m_s - m)^2 / (S - 1) / S      another draw of seeds (training pictures, initial weights, order)
+        B = sum_i (c_i - m)^2 / (N - 1) / N      another draw of test pictures
+
+    and t is Student's quantile at the degrees of freedom (A + B)^2 / (A^2 / (S - 1) + B^2 / (N - 1))
+    (Satterthwaite 1946; Welch 1947). With S = 1 there is no A and the interval is the test set's alone.
+
+    Why not a bootstrap over seeds: with three runs it has 10 distinct resamples, its variance is too small by
+    (S - 1) / S, and its quantiles know nothing of how uncertain three runs leave the variance itself; Student's
+    t with 2 degrees of freedom (4.30, not 1.96) does. What run and picture share (a run being right on a picture
+    by luck) is in A and in B, so the interval errs to the wide side, and less the more the runs agree (compare
+    Owen 2007, "The pigeonhole bootstrap", doi 10.1214/07-AOAS122).
+
+    Where all pictures and runs agree exactly, A = B = 0 says only that N pictures showed no exception. Then
+    exceptions are at most a share 1 - (alpha / 2)^(1/N) of all pictures (Clopper & Pearson 1934), and the
+    interval is what such a share could change.
+    """
+    correct = np.asarray(correct, dtype=np.float64)
+    assert ((correct >= 0) & (correct <= 1)).all(), "correctness outside 0..1"
+    return _interval(correct, level, bounds=(0.0, 1.0))
+
+
+def difference(correct_a: np.ndarray, correct_b: np.ndarray, level: float = 0.95) -> Estimate:
+    """Paired difference in accuracy, a minus b, with across_seeds's interval; clipped to -1..1.
+
+    correct_a, correct_b: (S, N). Row s of both comes from the same seed, so from the same training pictures, and
+    column i from the same test picture. Differences are taken first and the interval is theirs: what makes a seed
+    or a picture hard for both models cancels, which comparing two separate intervals throws away.
+    """
+    a, b = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
+    assert a.shape == b.shape, f"unpaired: {a.shape} against {b.shape}"
+    for correct in (a, b):
+        assert ((correct >= 0) & (correct <= 1)).all(), "correctness outside 0..1"
+    return _interval(a - b, level, bounds=(-1.0, 1.0))
+
+
+def _interval(values: np.ndarray, level: float, bounds: tuple[float, float]) -> Estimate:
+    """The interval that across_seeds describes, of (S, N) values that cannot leave `bounds`."""
+    assert values.ndim == 2, f"want (seeds, pictures), got {values.shape}"
+    seeds, pictures = values.shape
+    assert seeds >= 1, "no run"
+    assert pictures >= 2, f"{pictures} test pictures have no variance"
+    assert 0 < level < 1, f"level {level} outside 0..1"
+    value = float(values.mean())
+    tail = (1 - level) / 2
+    if (values == values[0, 0]).all():
+        value = float(values[0, 0])  # exactly: a mean of equal floats may round
+        share = 1 - tail ** (1 / pictures)
+        return Estimate(value, value - (value - bounds[0]) * share, value + (bounds[1] - value) * share, seeds)
+    between_seeds = float(values.mean(axis=1).var(ddof=1)) / seeds if seeds > 1 else 0.0
+    between_pictures = float(values.mean(axis=0).var(ddof=1)) / pictures
+    variance = between_seeds + between_pictures
+    weights = between_pictures**2 / (pictures - 1)
+    if seeds > 1:
+        weights += between_seeds**2 / (seeds - 1)
+    half = float(stats.t.ppf(1 - tail, variance**2 / weights)) * variance**0.5
+    return Estimate(value, max(bounds[0], value - half), min(bounds[1], value + half), seeds)
