@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.config import TrainConfig, dump
 from pipeline.monitor.metrics import MetricsFile
-from pipeline.monitor.progress import Bar
+from pipeline.progress import Bar
 from pipeline.monitor.wandb_run import WandbRun, open_wandb
 
 
@@ -35,6 +35,10 @@ class Monitor:
     @property
     def wandb_id(self) -> str | None:
         return self._wandb.id if self._wandb else None
+
+    def has(self, step: int, split: str) -> bool:
+        """Whether such a row was written before a restart; always false on other ranks than the first."""
+        return self._file is not None and (step, split) in self._file.known
 
     def write(self, row: dict) -> None:
         """One row: at least step, epoch, split, loss and top1; the time is added here."""

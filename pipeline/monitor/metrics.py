@@ -14,8 +14,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _keep_until(path, step)
+        kept = _keep_until(path, step) if path.exists() else []
+        self.known = {(row["step"], row["split"]) for row in kept}
         self._file = path.open("a")
 
     def write(self, row: dict) -> None:
@@ -37,10 +37,11 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
-def _keep_until(path: Path, step: int) -> None:
+def _keep_until(path: Path, step: int) -> list[dict]:
     kept = [row for row in read_rows(path) if row["step"] <= step]
     text = "".join(json.dumps(row) + "\n" for row in kept)
     if text != path.read_text():
         new = path.with_suffix(".jsonl.new")
         new.write_text(text)
         os.replace(new, path)
+    return kept

@@ -9,10 +9,12 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.inputs import MODES, Run
 from pipeline.report.style import MARKERS, MODE_NAMES, Look, new_figure, shorten, spread, styled, title
-from pipeline.report.tables import percent
+from pipeline.report.tables import metric, percent
 
 MOST_POINTS = 1_200
 """Points of a raw line; of more, every bin's least and greatest stay."""
+STEPS = [1, 2, 5, 10]
+"""Between ticks, times a power of ten."""
 
 
 def learning_curves(run: Run, look: Look) -> Figure | None:
@@ -24,7 +26,7 @@ def learning_curves(run: Run, look: Look) -> Figure | None:
     panels = [(key, name) for key, name in wanted if len(run.column("train", key)[0])]
     if not panels:
         return None
-    heights = [0.55 if key == "lr" else 2.0 for key, _ in panels]
+    heights = [0.5 if key == "lr" else 1.85 for key, _ in panels]
     with styled(look):
         figure = new_figure(look.width, sum(heights) + 0.42 * len(heights) + 0.4)
         grid = figure.subplots(
@@ -39,7 +41,7 @@ def learning_curves(run: Run, look: Look) -> Figure | None:
         last = grid[-1, 0]
         last.set_xlabel("epoch")
         last.set_xlim(0, max(run.column("train", panels[0][0])[0].max(), 1e-9))
-        last.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 10))
+        last.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 10, steps=STEPS))
         left, right = (0.42, 0.72) if look.narrow else (0.5, 0.95)
         height = figure.get_figheight()
         figure.subplots_adjust(
@@ -60,19 +62,20 @@ def _curve(axes: Axes, run: Run, key: str, look: Look) -> None:
     for split, colour in (("val", theme.finetuned), ("test", theme.frozen)):
         epochs, measured = run.column(split, key)
         if len(measured):
-            few = len(measured) <= 60
+            marker = {1: 5, **dict.fromkeys(range(2, 61), 3)}.get(len(measured), 0)
             axes.plot(
                 epochs,
                 scale * measured,
                 color=colour,
                 linewidth=1.6,
-                marker=MARKERS["frozen"] if few else None,
-                markersize=3,
+                marker="o",
+                markersize=marker,
+                clip_on=False,
             )
             ends.append((split, scale * measured[-1], colour))
     low, high = _limits(key, values, [end[1] for end in ends])
     axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     _label_ends(axes, ends, "{:.1f}" if key == "top1" else "{:.2f}", (high - low) * 0.1)
 
 
@@ -157,8 +160,9 @@ def transfer_chart(transfers: list[dict[str, Any]], look: Look) -> Figure | None
         axes.set_ylim(lanes, 0)
         axes.set_yticks([])
         axes.set_xlim(*_span(groups))
-        axes.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 9))
-        axes.set_xlabel("correct, %" if look.narrow else "test pictures classified correctly, %")
+        axes.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 9, steps=STEPS))
+        names = {metric(transfer) for transfer, _ in groups}
+        axes.set_xlabel(f"{names.pop()} on the test set, %" if len(names) == 1 else "score on the test set, %")
     return figure
 
 
@@ -178,23 +182,27 @@ def _group(axes: Axes, transfer: dict[str, Any], modes: list[str], top: float, l
     """One dataset: its name, then a lane for each mode downwards from ``top``, and the chance line."""
     theme = look.theme
     margin = {"xycoords": ("figure fraction", "data"), "va": "center", "annotation_clip": False}
-    name = shorten(transfer["dataset"], 15 if look.narrow else 20)
-    axes.annotate(name, (0.004, top), color=theme.ink, weight="bold", parse_math=False, **margin)
-    chance = 100 / max(len(transfer["classes"]), 1)
-    bottom = top + len(modes) + 0.45
-    axes.plot([chance, chance], [top + 0.5, bottom], color=theme.muted, linewidth=1, linestyle=(0, (3, 2)))
-    axes.annotate(
-        f"chance {chance:.1f}", (chance, top), (-2, 0), textcoords="offset points", va="center",
-        color=theme.muted, fontsize=8,
+    # Over the grid lines, which run behind the name.
+    cover = {"facecolor": theme.ground, "linewidth": 0, "pad": 1.5}
+    name = axes.annotate(
+        shorten(transfer["dataset"], 34), (0.004, top), color=theme.ink, weight="bold", parse_math=False,
+        bbox=cover, **margin,
     )  # fmt: skip
+    chance = 1 / max(len(transfer["classes"]), 1)
+    axes.annotate(
+        f"╎ chance {percent(chance)}", (1, 0.5), (7, 0), xycoords=name, textcoords="offset points",
+        va="center", color=theme.muted, fontsize=8, bbox=cover, annotation_clip=False,
+    )  # fmt: skip
+    ends = [top + 0.5, top + len(modes) + 0.45]
+    axes.plot([100 * chance] * 2, ends, color=theme.muted, linewidth=1, linestyle=(0, (3, 2)))
     for lane, mode in enumerate(modes, 1):
         y, colour = top + lane, getattr(theme, mode)
         figures = transfer["summary"][mode]
         value, low, high = (100 * figures[key] for key in ("value", "low", "high"))
-        axes.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+        axes.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
         seeds = [100 * result["value"] for result in transfer["results"] if result["mode"] == mode]
-        axes.plot(seeds, [y + 0.3] * len(seeds), "o", color=colour, markersize=2.6, alpha=0.7, linewidth=0)
-        axes.plot([value], [y], MARKERS[mode], color=colour, markersize=7, markeredgecolor=theme.ground)
+        axes.plot(seeds, [y + 0.32] * len(seeds), "o", color=colour, markersize=2.5, alpha=0.75, mew=0)
+        axes.plot([value], [y], MARKERS[mode], color=colour, markersize=5.5)
         axes.annotate(MODE_NAMES[mode], (0.004, y), color=colour, **margin)
         text = percent(figures["value"])
         interval = f"  [{percent(figures['low'])}, {percent(figures['high'])}]"

@@ -105,32 +105,29 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def title(axes: Axes, text: str, look: Look, **options) -> None:
-    """A plot's quantity as a short line above its left end, instead of a rotated label."""
+def title(axes: Axes, text: str, look: Look, mode: str = "") -> None:
+    """A short line above a plot's left end: its quantity, instead of a rotated label, or its mode."""
     axes.annotate(
         text,
         (0, 1),
         (0, 6),
         xycoords="axes fraction",
         textcoords="offset points",
-        color=look.theme.ink,
+        color=getattr(look.theme, mode or "ink"),
         weight="bold",
         parse_math=False,
-        **options,
     )
 
 
-def png(figure: Figure, *, photographs: bool = False) -> bytes:
-    """The figure as PNG. Flat drawings get a palette of 128 colours, a third of the bytes; so do
-    photographs (256 colours) if they would pass ``PNG_LIMIT``."""
+def png(figure: Figure, limit: int = 60_000) -> bytes:
+    """The figure as PNG in full colour; where that passes ``limit`` bytes, with a palette of 256 colours."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-    full = _encoded(picture) if photographs else None
-    if full is not None and len(full) <= PNG_LIMIT:
+    full = _encoded(picture)
+    if len(full) <= limit:
         return full
-    colours = 256 if photographs else 128
-    return _encoded(picture.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
+    return _encoded(picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
 
 
 def _encoded(picture: Image.Image) -> bytes:

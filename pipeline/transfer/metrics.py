@@ -36,12 +36,12 @@ def top1(labels: np.ndarray, predictions: np.ndarray, classes: int | None = None
 
 
 def mean_per_class(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:
-    """Mean over the classes of each class's own accuracy, so that a rare class counts as much as a common one.
+    """Mean of the classes' own accuracies, so that a rare class counts as much as a common one.
 
     labels, predictions: (N,) integers in 0..classes-1, N >= 1. The mean runs over the classes that have a
-    picture in `labels`: one without has no accuracy, and calling it 0 would punish the model for the test set.
-    Equals top1 when the test set is balanced. The metric of Caltech-101 and Aircraft in
-    the transfer literature (BYOL, arXiv 2006.07733, Table 10).
+    picture in `labels`: one without has no accuracy, and calling it 0 would punish the model for the test
+    set. Equals top1 when the test set is balanced. The metric of Caltech-101 and Aircraft in the transfer
+    literature (BYOL, arXiv 2006.07733, Table 10).
     """
     counts = confusion(labels, predictions, classes)  # (classes, classes)
     pictures = counts.sum(axis=1)  # (classes,)

@@ -52,12 +52,15 @@ def bootstrap(
     level: float = 0.95,
     draws: int = 2000,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high) over the test pictures (Efron 1979; Efron & Tibshirani 1993, §13.3).
+    """Percentile bootstrap interval (low, high) over the test pictures.
 
-    values: (N,) per picture, as 0/1 correctness, or a tuple of such columns whose rows are resampled together,
-    as (labels, predictions) with statistic=mean_per_class(classes). `statistic` takes the columns resampled,
-    (R, N) each, and returns (R,). The model is held fixed: this tells what another test set of N pictures would
-    give, nothing about another training run (across_seeds does). Memory does not grow with `draws`.
+    Efron & Tibshirani 1993, "An Introduction to the Bootstrap", §13.3.
+
+    values: (N,) per picture, as 0/1 correctness, or a tuple of such columns whose rows are resampled
+    together, as (labels, predictions) with statistic=mean_per_class(classes). `statistic` takes the columns
+    resampled, (R, N) each, and returns (R,). The model is held fixed: this tells what another test set of N
+    pictures would give, nothing about another training run (across_seeds does). Memory does not grow with
+    `draws`.
     """
     columns = values if isinstance(values, tuple) else (values,)
     n = len(columns[0])
@@ -77,20 +80,21 @@ def bootstrap(
 def across_seeds(correct: np.ndarray, level: float = 0.95) -> Estimate:
     """Mean accuracy over S training runs and N test pictures, with an interval for both sources of chance.
 
-    correct: (S, N), row s the correctness (bool, or a score in 0..1) of run s on the same N pictures. Clipped to
-    0..1. The half width is t * sqrt(A + B), where with m_s the mean of run s and c_i the mean of picture i
+    correct: (S, N), row s the correctness (bool, or a score in 0..1) of run s on the same N pictures.
+    Clipped to 0..1. The half width is t * sqrt(A + B), where with m_s the mean of run s and c_i the mean of
+    picture i
 
-        A = sum_s (m_s - m)^2 / (S - 1) / S      another draw of seeds (training pictures, initial weights, order)
+        A = sum_s (m_s - m)^2 / (S - 1) / S      another draw of seeds
         B = sum_i (c_i - m)^2 / (N - 1) / N      another draw of test pictures
 
     and t is Student's quantile at the degrees of freedom (A + B)^2 / (A^2 / (S - 1) + B^2 / (N - 1))
     (Satterthwaite 1946; Welch 1947). With S = 1 there is no A and the interval is the test set's alone.
 
-    Why not a bootstrap over seeds: with three runs it has 10 distinct resamples, its variance is too small by
-    (S - 1) / S, and its quantiles know nothing of how uncertain three runs leave the variance itself; Student's
-    t with 2 degrees of freedom (4.30, not 1.96) does. What run and picture share (a run being right on a picture
-    by luck) is in A and in B, so the interval errs to the wide side, and less the more the runs agree (compare
-    Owen 2007, "The pigeonhole bootstrap", doi 10.1214/07-AOAS122).
+    Why not a bootstrap over seeds: with three runs it has 10 distinct resamples, its variance is too small
+    by (S - 1) / S, and its quantiles know nothing of how uncertain three runs leave the variance itself;
+    Student's t with 2 degrees of freedom (4.30, not 1.96) does. What run and picture share (a run being
+    right on a picture by luck) is in A and in B, so the interval errs to the wide side, and less the more
+    the runs agree (compare Owen 2007, "The pigeonhole bootstrap", doi 10.1214/07-AOAS122).
 
     Where all pictures and runs agree exactly, A = B = 0 says only that N pictures showed no exception. Then
     exceptions are at most a share 1 - (alpha / 2)^(1/N) of all pictures (Clopper & Pearson 1934), and the
@@ -104,9 +108,10 @@ def across_seeds(correct: np.ndarray, level: float = 0.95) -> Estimate:
 def difference(correct_a: np.ndarray, correct_b: np.ndarray, level: float = 0.95) -> Estimate:
     """Paired difference in accuracy, a minus b, with across_seeds's interval; clipped to -1..1.
 
-    correct_a, correct_b: (S, N). Row s of both comes from the same seed, so from the same training pictures, and
-    column i from the same test picture. Differences are taken first and the interval is theirs: what makes a seed
-    or a picture hard for both models cancels, which comparing two separate intervals throws away.
+    correct_a, correct_b: (S, N). Row s of both comes from the same seed, so from the same training
+    pictures, and column i from the same test picture. Differences are taken first and the interval is
+    theirs: what makes a seed or a picture hard for both models cancels, which comparing two separate
+    intervals throws away.
     """
     a, b = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
     assert a.shape == b.shape, f"unpaired: {a.shape} against {b.shape}"
@@ -127,9 +132,15 @@ def _interval(values: np.ndarray, level: float, bounds: tuple[float, float]) -> 
     if (values == values[0, 0]).all():
         value = float(values[0, 0])  # exactly: a mean of equal floats may round
         share = 1 - tail ** (1 / pictures)
-        return Estimate(value, value - (value - bounds[0]) * share, value + (bounds[1] - value) * share, seeds)
+        return Estimate(
+            value, value - (value - bounds[0]) * share, value + (bounds[1] - value) * share, seeds
+        )
     between_seeds = float(values.mean(axis=1).var(ddof=1)) / seeds if seeds > 1 else 0.0
     between_pictures = float(values.mean(axis=0).var(ddof=1)) / pictures
+    if between_seeds + between_pictures < 1e-20:
+        # No two runs and no two pictures differ in their means, yet single values do (two runs, each right
+        # where the other is wrong): all S * N values as independent ones are what is left to go by.
+        between_pictures = float(values.var(ddof=1)) / values.size
     variance = between_seeds + between_pictures
     weights = between_pictures**2 / (pictures - 1)
     if seeds > 1:

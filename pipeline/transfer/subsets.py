@@ -1,9 +1,9 @@
 """Which pictures train and which validate: drawn by class, without replacement, repeatable from the seed.
 
-Every class has a stream of its own, keyed by (seed, use, class), so what is drawn for one class depends on that
-class's pictures in their order and on nothing else: moving, adding or removing another class's pictures leaves
-it as it was. (linusericsson/ssl-transfer drew Caltech-101's 30 a class *with* replacement; its published training list
-has 2,416 rows instead of 102 * 30 = 3,060.)
+Every class has a stream of its own, keyed by (seed, use, class), so what is drawn for one class depends on
+that class's pictures in their order and on nothing else: moving, adding or removing another class's
+pictures leaves it as it was. (linusericsson/ssl-transfer drew Caltech-101's 30 a class *with* replacement;
+its published training list has 2,416 rows instead of 102 * 30 = 3,060.)
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ _FEW_SHOT, _SPLIT, _TIES = 0, 1, 2
 def few_shot(labels: np.ndarray, per_class: int, seed: int, classes: int | None = None) -> np.ndarray:
     """Rows of exactly `per_class` different pictures of every class, ascending.
 
-    labels: (N,) integers. Returns (classes * per_class,) int64. With the same seed a smaller `per_class` draws a
-    subset of a larger one. UserError where a class has fewer pictures; with `classes` given, classes without any
-    picture are found too.
+    labels: (N,) integers. Returns (classes * per_class,) int64. With the same seed a smaller `per_class`
+    draws a subset of a larger one. UserError where a class has fewer pictures; with `classes` given,
+    classes without any picture are found too.
     """
     if per_class < 1:
         raise UserError(f"per_class={per_class}: needs at least 1 picture a class")
@@ -41,7 +41,9 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
     0..1, or one that leaves no picture for validation.
     """
     if not 0 < fraction < 1:
-        raise UserError(f"fraction={fraction}: must lie between 0 and 1, the share of pictures to validate on")
+        raise UserError(
+            f"fraction={fraction}: must lie between 0 and 1, the share of pictures to validate on"
+        )
     groups = _by_class(labels, None)
     counts = _shares(np.array([len(rows) for _, rows in groups]), fraction, seed)  # (classes,)
     if counts.sum() == 0:
@@ -58,7 +60,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
 
 
 def _shares(sizes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """How many pictures each class gives, by largest remainders; ties by the seed, not by the class's number."""
+    """How many pictures each class gives: largest remainders, ties by the seed, not the class's number."""
     exact = fraction * sizes  # (classes,)
     counts = np.floor(exact).astype(np.int64)
     # Rounded, so that 0.1 * 30 = 3.0000000000000004 leaves no remainder.
@@ -88,6 +90,6 @@ def _shuffled(rows: np.ndarray, seed: int, use: int, name: int) -> np.ndarray:
     """`rows` in an order that depends on (seed, use, name) and their number only."""
     assert seed >= 0, f"seed {seed} is negative"
     bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(use, name)))
-    # Sorting raw words rather than Generator.permutation: numpy promises to keep SeedSequence and the raw words
-    # as they are, the Generator's methods it does not (NEP 19). Words tie once in 2**64 / n**2.
+    # Sorting raw words rather than Generator.permutation: numpy promises to keep SeedSequence and the raw
+    # words as they are, the Generator's methods it does not (NEP 19). Words tie once in 2**64 / n**2.
     return rows[np.argsort(bits.random_raw(len(rows)), kind="stable")]

@@ -64,7 +64,7 @@ class Bar:
         return f"{rate:.3g} {self.unit}/s, {_clock(left)} left"
 
 
-def track(items: Iterable[Item], title: str, total: int, unit: str, show: bool) -> Iterator[Item]:
+def track(items: Iterable[Item], title: str, total: int, unit: str, show: bool = True) -> Iterator[Item]:
     """The items again, counted by a bar."""
     bar = Bar(title, total, unit, show)
     try:

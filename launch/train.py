@@ -1,0 +1,49 @@
+"""Trains a network, or goes on where a killed or preempted run stopped."""
+
+import argparse
+import sys
+
+from launch import door
+from pipeline.config import TrainConfig, load
+
+EXAMPLE = """examples:
+  python -m launch.train configs/cifar10/resnet20.yaml
+  torchrun --nproc-per-node 8 -m launch.train configs/imagenet/resnet50.yaml train.batch=1024 optim.lr=0.4
+
+The same command again continues. runs/NAME/config.yaml repeats a run: give it another name.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="launch.train",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="a YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the config")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check config and data, print the config, stop"
+    )
+    words = parser.parse_args(argv)
+    with door():
+        config = load(TrainConfig, words.config, words.overrides)
+        # Torch and DALI take seconds to import: a mistake in the config is told before.
+        from pipeline.train import dry_run, run
+        from pipeline.train.preempt import PREEMPTED, Preempted
+        from pipeline.train.ranks import join
+
+        if words.dry_run:
+            print(dry_run(config))
+            return
+        try:
+            with join(config.train.device) as ranks:
+                run(config, ranks)
+        except Preempted as stopped:
+            print(stopped, file=sys.stderr, flush=True)
+            sys.exit(PREEMPTED)
+
+
+if __name__ == "__main__":
+    main()

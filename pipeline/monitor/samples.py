@@ -1,0 +1,32 @@
+"""Some pictures with their predictions, as the network saw them, for the report and W&B."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.data.loader import Loader, evaluation_rows
+
+
+def spread(n: int, count: int) -> np.ndarray:
+    """``count`` rows of ``n`` at equal distances: (min(n, count),) int64, no randomness."""
+    return np.unique(np.linspace(0, n - 1, min(n, count)).astype(np.int64))
+
+
+def keep_samples(file: Path, loader: Loader, rows: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
+    """Writes pictures (K, S, S, 3) uint8, labels (K,), classes and the predictions, (K,) each, as npz."""
+    if not len(rows):
+        return
+    split = loader.split.take(rows)
+    part = Loader(split, loader.pictures, loader.loading, torch.device("cpu"), channels_last=True)
+    (batch,) = part.evaluation(evaluation_rows(len(rows), len(rows), 0, 1), len(rows))
+    mean, std = (torch.tensor(values) for values in (loader.pictures.mean, loader.pictures.std))
+    pixels = batch.images.permute(0, 2, 3, 1) * std + mean  # (K, S, S, 3) in 0..1
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        file,
+        pictures=(pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy(),
+        labels=split.labels.astype(np.int64),
+        classes=np.array(split.classes),
+        **predictions,
+    )

@@ -1,0 +1,57 @@
+"""Evaluation over all ranks: every picture counted exactly once, whatever the number of ranks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.data.loader import Loader, evaluation_rows
+from pipeline.progress import track
+from pipeline.train.engine import autocast
+from pipeline.train.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The same on every rank."""
+
+    loss: float
+    """Mean cross-entropy over the split's pictures."""
+    top1: float
+    predictions: np.ndarray
+    """(N,) int64: the top answer for every row of the split."""
+
+
+def evaluate(
+    model: nn.Module, loader: Loader, batch: int, ranks: Ranks, dtype: torch.dtype, title: str = "evaluate"
+) -> Evaluation:
+    """Loss, top-1 and predictions of a model on the loader's split.
+
+    :param batch: pictures per forward pass of a rank.
+    """
+    n = len(loader.split)
+    batches = loader.evaluation(evaluation_rows(n, batch, ranks.rank, ranks.world), batch)
+    seen = torch.zeros(n, dtype=torch.int64)
+    predictions = torch.zeros(n, dtype=torch.int64)
+    loss = torch.zeros((), dtype=torch.float64)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for each in track(batches, title, -(-n // (batch * ranks.world)), "batches", ranks.first):
+            with autocast(dtype, ranks.device):
+                logits = model(each.images)  # (b, classes)
+            losses = F.cross_entropy(logits.float(), each.labels, reduction="none")
+            counts = each.weight.cpu() > 0
+            rows = torch.from_numpy(each.rows)[counts]
+            predictions[rows] = logits.argmax(dim=1).cpu()[counts]
+            seen[rows] += 1
+            loss += (losses * each.weight).sum().double().cpu()
+    model.train(was_training)
+    # Each rank filled its own rows; the others' are zero, so a sum puts them together.
+    for tensor in (seen, predictions, loss):
+        ranks.sum(tensor)
+    assert (seen == 1).all(), "a picture was evaluated twice or never"
+    right = predictions.numpy() == loader.split.labels
+    return Evaluation(float(loss) / n, float(right.mean()), predictions.numpy())

@@ -1,0 +1,49 @@
+"""What a run will do at which step: plain arithmetic, so that every rank and every restart agrees."""
+
+import math
+from dataclasses import dataclass
+
+from pipeline.config import TrainConfig
+from pipeline.data.order import share
+
+
+@dataclass(frozen=True)
+class Plan:
+    """:ivar steps: optimizer steps of the whole run.
+    :ivar micro_batch: pictures of one forward pass on one rank.
+    """
+
+    config: TrainConfig
+    n: int
+    steps: int
+    micro_batch: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, n: int, world: int) -> "Plan":
+        """:raises UserError: the ranks cannot split the global batch."""
+        micro_batch = share(config.train.batch, world, config.train.accumulate)
+        steps = max(1, math.ceil(config.train.epochs * n / config.train.batch))
+        return cls(config, n, steps, micro_batch)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.n / self.config.train.batch
+
+    def epoch(self, done: int) -> float:
+        """Passes over the pictures after ``done`` steps."""
+        return done / self.steps_per_epoch
+
+    def logs(self, done: int) -> bool:
+        return done % self.config.monitor.log_every == 0 or done == self.steps
+
+    def evaluates(self, done: int) -> bool:
+        return self.config.data.val is not None and self._crosses(done, self.config.monitor.eval_every)
+
+    def saves(self, done: int) -> bool:
+        return self._crosses(done, self.config.checkpoint.every)
+
+    def _crosses(self, done: int, epochs: float) -> bool:
+        """Whether a multiple of ``epochs`` was reached just now; the last step always counts."""
+        now, before = self.epoch(done) / epochs, self.epoch(done - 1) / epochs
+        # 1e-9: an epoch that ends with a step is reached, whatever the rounding of the division.
+        return math.floor(now + 1e-9) > math.floor(before + 1e-9) or done == self.steps

@@ -1,0 +1,23 @@
+"""Asked to stop (SIGTERM, SIGUSR1): the job saves at the next step boundary and ends with code 75."""
+
+import signal
+from types import FrameType
+
+PREEMPTED = 75
+"""EX_TEMPFAIL: not failed, to be run again."""
+
+
+class StopSignal:
+    """Remembers that this process was asked to stop. ``asked`` differs between ranks: agree before acting."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+class Preempted(Exception):
+    """The job was asked to stop and has saved everything."""

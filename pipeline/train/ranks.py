@@ -1,0 +1,83 @@
+"""The processes of a job: who am I, how many are we, on which device do I compute."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from pipeline.config import UserError
+from pipeline.data.loader import cores_per_rank
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the job's.
+
+    :ivar rank: 0..world-1, unique over all nodes. :ivar local_rank: on this node; its GPU's number.
+    """
+
+    rank: int
+    world: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; every rank gets the same answer."""
+        shared = torch.tensor([int(flag)])
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return bool(shared.item())
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums a tensor over the ranks, in place."""
+        dist.all_reduce(values)
+        return values
+
+    def same(self, buffers: Iterator[torch.Tensor]) -> None:
+        """Gives all ranks the first rank's buffers, in place."""
+        for buffer in buffers:
+            dist.broadcast(buffer, 0)
+
+    def barrier(self) -> None:
+        self.any(False)
+
+
+@contextmanager
+def join(device: str = "auto") -> Iterator[Ranks]:
+    """Joins the job that ``torchrun`` started, or makes a job of one process.
+
+    :param device: "auto", "cpu" or "cuda".
+    :raises UserError: cuda is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device: cuda is asked for, but torch sees no GPU; write auto or cpu")
+    gpu = device != "cpu" and torch.cuda.is_available()
+    rank, world, local_rank = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    if gpu:
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun --nproc-per-node: local rank {local_rank} has no GPU, this node has "
+                f"{torch.cuda.device_count()}; start at most that many"
+            )
+        torch.cuda.set_device(local_rank)
+    else:
+        torch.set_num_threads(cores_per_rank())
+    # Small host-side agreements go over gloo, so that they never wait for the GPU's queue.
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+    if "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield Ranks(rank, world, local_rank, torch.device("cuda", local_rank) if gpu else torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
+
+
+_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -1,0 +1,68 @@
+"""May this command go on from that checkpoint? Only if it is the same run on the same pictures."""
+
+from pathlib import Path
+
+from pipeline.config import TrainConfig, UserError
+from pipeline.train import checkpoint
+
+FREE = (
+    "name",
+    "runs",
+    "engine",
+    "data.index",
+    "data.loading",
+    "data.val",
+    "data.test",
+    "train.accumulate",
+    "train.compile",
+    "train.channels_last",
+    "train.deterministic",
+    "train.device",
+    "checkpoint",
+    "monitor",
+)
+"""Keys that may change when a run goes on: they say how and where it runs, not what it computes."""
+
+
+def find(config: TrainConfig, fingerprint: str) -> dict | None:
+    """The state to go on from, or none when the run's folder has no checkpoint.
+
+    :param fingerprint: of the training split.
+    :raises UserError: the folder holds another run, other pictures, or a damaged checkpoint.
+    """
+    path = checkpoint.latest(config.folder)
+    if path is None:
+        return None
+    state = checkpoint.read(path)
+    if state["pictures"] != fingerprint:
+        raise UserError(
+            f"data.index: {config.data.index} is not what {path} was trained on; "
+            f"give the same pictures, or another name than {config.name}"
+        )
+    for key, (before, now) in differences(state["config"], config.model_dump()).items():
+        raise UserError(
+            f"{key}: {now!r}, but {config.folder} was started with {before!r}; "
+            f"give {before!r} to go on, or another name to start anew"
+        )
+    return state
+
+
+def differences(before: dict, now: dict, prefix: str = "") -> dict[str, tuple]:
+    """Dotted keys outside FREE whose values differ, with both values."""
+    found = {}
+    for key in before.keys() | now.keys():
+        name = f"{prefix}{key}"
+        if name in FREE:
+            continue
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= differences(old, new, f"{name}.")
+        elif old != new:
+            found[name] = (old, new)
+    return dict(sorted(found.items()))
+
+
+def start_weights(path: str | Path, classes: list[str], key: str = "model.checkpoint") -> tuple[dict, bool]:
+    """A checkpoint's weights, and whether its head answers for just these classes."""
+    state = checkpoint.read(path, key)
+    return state["model"], state["classes"] == classes
