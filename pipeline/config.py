@@ -208,7 +208,7 @@ class Dataset(Section):
     """Training pictures of each class, drawn by seed without replacement; none = all."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Share of the training pictures on which the regularisation is chosen; refitted on all of them."""
-    metric: Literal["top1", "mean_per_class"] = "top1"
+    metric: Literal["top1"] = "top1"
     seeds: Positive = 3
     """Repetitions, each with other training pictures and another random start."""
 
@@ -220,7 +220,7 @@ class TransferConfig(Section):
     runs: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint: str
-    """A checkpoint of ours, or a run folder: its latest."""
+    """A checkpoint of launch.train, or a run's folder: its latest."""
     datasets: list[Dataset] = Field(min_length=1)
     modes: list[Literal["frozen", "finetuned", "scratch"]] = ["frozen", "finetuned", "scratch"]
     pictures: Pictures = Pictures()

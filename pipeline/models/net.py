@@ -172,7 +172,7 @@ class ConvNet(nn.Module):
         self.set_submodule(self.head_name, head)
 
     def _initialise(self) -> None:
-        """Convolutions by He et al. 2015 (arXiv:1502.01852, section 2.2), fan-out; norms start as identity."""
+        """Convolutions by He et al. 2015 (arXiv:1502.01852, section 2.2), fan-out; norms as identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,57 @@
+"""The report of a run: the lectures' table with intervals, plots, and one page that holds everything.
+
+``write(run)`` makes ``report.md``, ``plots/*.png`` and ``report.html`` in the run's folder.
+"""
+
+from pathlib import Path
+
+from pipeline.config import UserError
+from pipeline.report import page, pictures, plots
+from pipeline.report.inputs import Run, load
+from pipeline.report.style import LOOKS, png
+from pipeline.report.tables import print_table, table
+
+__all__ = ["Run", "load", "print_table", "table", "write"]
+
+
+def write(run: str | Path | Run) -> Path:
+    """Writes the report of a run folder into it and returns the path of ``report.html``.
+
+    :raises UserError: what ``load`` raises, or the folder cannot be written.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    drawn = draw(run)
+    try:
+        (run.path / "plots").mkdir(exist_ok=True)
+        for name, looks in drawn.items():
+            (run.path / "plots" / f"{name}.png").write_bytes(looks["light"])
+        (run.path / "report.md").write_text(page.markdown(run, drawn), encoding="utf-8")
+        out = run.path / "report.html"
+        out.write_text(page.html(run, drawn), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{error.filename or run.path}: cannot be written: {error.strerror}") from None
+    return out
+
+
+def draw(run: Run) -> page.Plots:
+    """Every plot that the run has something for, in every look."""
+    figures = {
+        "curves": lambda look: plots.learning_curves(run, look),
+        "transfer": lambda look: plots.transfer_chart(run.transfers, look),
+    }
+    for transfer in run.transfers:
+        figures[f"confusion-{transfer['stem']}"] = (
+            lambda look, transfer=transfer: pictures.confusion_chart(transfer, look)
+        )  # fmt: skip
+    drawn: page.Plots = {}
+    for name, figure in figures.items():
+        made = {name: figure(look) for name, look in LOOKS.items()}
+        if made["light"] is not None:
+            drawn[name] = {look: png(shown) for look, shown in made.items()}
+    sheets = {"samples": run.samples}
+    sheets |= {f"samples-{stem}": samples for stem, samples in run.transfer_samples.items()}
+    for name, samples in sheets.items():
+        sheet = pictures.sheet(samples) if samples else None
+        if sheet:
+            drawn[name] = {"light": sheet}
+    return drawn

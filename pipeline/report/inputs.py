@@ -55,6 +55,11 @@ class Run:
         epochs, values = zip(*pairs, strict=True) if pairs else ((), ())
         return np.asarray(epochs, np.float64), np.asarray(values, np.float64)
 
+    @property
+    def times(self) -> list[float]:
+        """Unix seconds of all rows that have them."""
+        return [row["time"] for row in self.rows if _is_number(row.get("time"))]
+
     def last(self, *splits: str, key: str = "top1") -> tuple[str, float] | None:
         """The first of ``splits`` that has values of ``key``, and its newest value."""
         for split in splits:
@@ -71,7 +76,9 @@ def load(run: str | Path) -> Run:
     """
     path = Path(run)
     if not path.is_dir():
-        raise UserError(f"{path}: no such run folder; give a folder that launch.train or launch.transfer wrote")
+        raise UserError(
+            f"{path}: no such run folder; give a folder that launch.train or launch.transfer wrote"
+        )
     config = _config(path / "config.yaml")
     rows, unreadable = _metrics(path / "metrics.jsonl")
     transfers, samples = [], {}

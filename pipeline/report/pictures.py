@@ -172,7 +172,12 @@ def confusion_chart(transfer: dict[str, Any], look: Look) -> Figure | None:
             _matrix(axes, shares, ceiling, look)
             _name_classes(axes, names, at_left=column == 0, below=row == len(found) // across - 1)
         figure.text(
-            0.02 / look.width, 1 - 0.215 / height, "true ↓ said →", color=look.theme.muted, fontsize=7, va="baseline"
+            0.02 / look.width,
+            1 - 0.215 / height,
+            "true ↓ said →",
+            color=look.theme.muted,
+            fontsize=7,
+            va="baseline",
         )
     return figure
 

@@ -20,70 +20,66 @@ STEPS = [1, 2, 5, 10]
 def learning_curves(run: Run, look: Look) -> Figure | None:
     """Loss over top-1 over the learning rate, one epoch axis; what was not logged is left out.
 
-    :returns: none if the run has no training rows.
+    :returns: none if nothing was logged.
     """
     wanted = [("loss", "Loss"), ("top1", "Top-1, %"), ("lr", "Learning rate")]
-    panels = [(key, name) for key, name in wanted if len(run.column("train", key)[0])]
+    lines = {key: _logged(run, key) for key, _ in wanted}
+    panels = [(key, name) for key, name in wanted if lines[key]]
     if not panels:
         return None
     heights = [0.5 if key == "lr" else 1.85 for key, _ in panels]
     with styled(look):
-        figure = new_figure(look.width, sum(heights) + 0.42 * len(heights) + 0.4)
+        height = sum(heights) + 0.42 * len(heights) + 0.4
+        figure = new_figure(look.width, height)
         grid = figure.subplots(
             len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
         )
         for axes, (key, name) in zip(grid[:, 0], panels, strict=True):
             title(axes, name, look)
             if key == "lr":
-                _rate(axes, run, look)
+                _rate(axes, *lines[key]["train"], look)
             else:
-                _curve(axes, run, key, look)
+                _curves(axes, lines[key], key, look)
         last = grid[-1, 0]
         last.set_xlabel("epoch")
-        last.set_xlim(0, max(run.column("train", panels[0][0])[0].max(), 1e-9))
+        last.set_xlim(0, max([1e-9, *(epochs[-1] for key in lines for epochs, _ in lines[key].values())]))
         last.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 10, steps=STEPS))
         left, right = (0.42, 0.72) if look.narrow else (0.5, 0.95)
-        height = figure.get_figheight()
         figure.subplots_adjust(
             left / look.width, 0.44 / height, 1 - right / look.width, 1 - 0.32 / height, hspace=0.36
         )
     return figure
 
 
-def _curve(axes: Axes, run: Run, key: str, look: Look) -> None:
-    """Train raw and smoothed, then what was measured on pictures not trained on; names at the line ends."""
-    theme, scale = look.theme, 100 if key == "top1" else 1
-    epochs, values = run.column("train", key)
-    values = scale * values
-    axes.plot(*thinned(epochs, values), color=theme.scratch, alpha=0.3, linewidth=0.6)
-    smooth = smoothed(values)
-    axes.plot(epochs, smooth, color=theme.scratch, linewidth=1.6)
-    ends = [("train", smooth[-1], theme.scratch)]
-    for split, colour in (("val", theme.finetuned), ("test", theme.frozen)):
-        epochs, measured = run.column(split, key)
-        if len(measured):
-            marker = {1: 5, **dict.fromkeys(range(2, 61), 3)}.get(len(measured), 0)
-            axes.plot(
-                epochs,
-                scale * measured,
-                color=colour,
-                linewidth=1.6,
-                marker="o",
-                markersize=marker,
-                clip_on=False,
-            )
-            ends.append((split, scale * measured[-1], colour))
-    low, high = _limits(key, values, [end[1] for end in ends])
-    axes.set_ylim(low, high)
+def _logged(run: Run, key: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By split, epochs and values (N,) of what was logged; the learning rate has no split but train."""
+    splits = ("train",) if key == "lr" else ("train", "val", "test")
+    lines = {split: run.column(split, key) for split in splits}
+    return {split: line for split, line in lines.items() if len(line[0])}
+
+
+def _curves(axes: Axes, lines: dict[str, tuple[np.ndarray, np.ndarray]], key: str, look: Look) -> None:
+    """Train raw and smoothed, the other splits as measured; names and last values at the line ends."""
+    scale, ends, tops = 100 if key == "top1" else 1, [], []
+    for split, (epochs, values) in lines.items():
+        colour, values = getattr(look.theme, split), scale * values
+        marker = 0
+        if split == "train":
+            axes.plot(*thinned(epochs, values), color=colour, alpha=0.3, linewidth=0.6)
+            raw, values = values, smoothed(values)
+        else:
+            raw = values
+            marker = {1: 5, **dict.fromkeys(range(2, 61), 3)}.get(len(values), 0)
+        axes.plot(epochs, values, color=colour, linewidth=1.6, marker="o", markersize=marker)
+        # A last point on the frame is shown whole.
+        axes.plot(epochs[-1:], values[-1:], "o", color=colour, markersize=marker, clip_on=False)
+        ends.append((split, values[-1], colour))
+        # One spike does not flatten the rest.
+        tops += [np.quantile(raw, 0.995), values[-1]]
+    top = max(1.06 * max(tops), 1e-6)
+    axes.set_ylim(0, min(top, 100) if key == "top1" else top)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-    _label_ends(axes, ends, "{:.1f}" if key == "top1" else "{:.2f}", (high - low) * 0.1)
-
-
-def _limits(key: str, values: np.ndarray, ends: list[float]) -> tuple[float, float]:
-    """From zero to just above nearly all points, so that one spike does not flatten the rest."""
-    top = max(np.quantile(values, 0.995), *ends) if len(ends) > 1 else np.quantile(values, 0.995)
-    top = max(float(top) * 1.06, 1e-6)
-    return 0.0, min(top, 100.0) if key == "top1" and top <= 106 else top
+    _label_ends(axes, ends, "{:.1f}" if key == "top1" else "{:.2f}", 0.1 * axes.get_ylim()[1])
 
 
 def _label_ends(axes: Axes, ends: list[tuple[str, float, str]], form: str, gap: float) -> None:
@@ -103,8 +99,7 @@ def _label_ends(axes: Axes, ends: list[tuple[str, float, str]], form: str, gap: 
         )
 
 
-def _rate(axes: Axes, run: Run, look: Look) -> None:
-    epochs, rate = run.column("train", "lr")
+def _rate(axes: Axes, epochs: np.ndarray, rate: np.ndarray, look: Look) -> None:
     axes.fill_between(epochs, rate, color=look.theme.muted, alpha=0.25, linewidth=0)
     axes.plot(epochs, rate, color=look.theme.muted, linewidth=1)
     top = float(rate.max()) or 1.0
@@ -142,7 +137,7 @@ def transfer_chart(transfers: list[dict[str, Any]], look: Look) -> Figure | None
     with styled(look):
         height = lanes * inch + 0.55
         figure = new_figure(look.width, height)
-        left, right = (0.98, 0.5) if look.narrow else (1.25, 1.5)
+        left, right = (0.98, 0.5) if look.narrow else (1.25, 1.27)
         axes = figure.add_axes(
             (
                 left / look.width,
@@ -162,7 +157,9 @@ def transfer_chart(transfers: list[dict[str, Any]], look: Look) -> Figure | None
         axes.set_xlim(*_span(groups))
         axes.xaxis.set_major_locator(MaxNLocator(5 if look.narrow else 9, steps=STEPS))
         names = {metric(transfer) for transfer, _ in groups}
-        axes.set_xlabel(f"{names.pop()} on the test set, %" if len(names) == 1 else "score on the test set, %")
+        axes.set_xlabel(
+            f"{names.pop()} on the test set, %" if len(names) == 1 else "score on the test set, %"
+        )
     return figure
 
 
@@ -185,7 +182,7 @@ def _group(axes: Axes, transfer: dict[str, Any], modes: list[str], top: float, l
     # Over the grid lines, which run behind the name.
     cover = {"facecolor": theme.ground, "linewidth": 0, "pad": 1.5}
     name = axes.annotate(
-        shorten(transfer["dataset"], 34), (0.004, top), color=theme.ink, weight="bold", parse_math=False,
+        shorten(transfer["dataset"], 34), (0, top), color=theme.ink, weight="bold", parse_math=False,
         bbox=cover, **margin,
     )  # fmt: skip
     chance = 1 / max(len(transfer["classes"]), 1)
@@ -203,7 +200,7 @@ def _group(axes: Axes, transfer: dict[str, Any], modes: list[str], top: float, l
         seeds = [100 * result["value"] for result in transfer["results"] if result["mode"] == mode]
         axes.plot(seeds, [y + 0.32] * len(seeds), "o", color=colour, markersize=2.5, alpha=0.75, mew=0)
         axes.plot([value], [y], MARKERS[mode], color=colour, markersize=5.5)
-        axes.annotate(MODE_NAMES[mode], (0.004, y), color=colour, **margin)
+        axes.annotate(MODE_NAMES[mode], (0, y), color=colour, **margin)
         text = percent(figures["value"])
         interval = f"  [{percent(figures['low'])}, {percent(figures['high'])}]"
         axes.annotate(

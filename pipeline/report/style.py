@@ -36,10 +36,37 @@ class Theme:
     frozen: str
     finetuned: str
     wrong: str
+    train: str
+    val: str
+    test: str
 
 
-LIGHT = Theme("#ffffff", "#1b1f24", "#646b74", "#e4e7eb", "#7a828c", "#0072b2", "#c77700", "#b3261e")
-DARK = Theme("#14171a", "#e8eaed", "#9aa1ab", "#2b3036", "#a3abb5", "#56b4e9", "#f0a93b", "#ff8a80")
+LIGHT = Theme(
+    ground="#ffffff",
+    ink="#1b1f24",
+    muted="#646b74",
+    grid="#e4e7eb",
+    scratch="#7a828c",
+    frozen="#0072b2",
+    finetuned="#c77700",
+    wrong="#b3261e",
+    train="#7a828c",
+    val="#a5508c",
+    test="#00855f",
+)
+DARK = Theme(
+    ground="#14171a",
+    ink="#e8eaed",
+    muted="#9aa1ab",
+    grid="#2b3036",
+    scratch="#a3abb5",
+    frozen="#56b4e9",
+    finetuned="#f0a93b",
+    wrong="#ff8a80",
+    train="#a3abb5",
+    val="#dd94c4",
+    test="#35c69b",
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +94,8 @@ LOOKS = {
 def styled(look: Look) -> Iterator[None]:
     """Matplotlib's settings for the figures made inside; put back afterwards."""
     theme = look.theme
-    wanted = ("Inter", "Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
+    # Matplotlib brings DejaVu Sans; it also has the symbols that the others lack.
+    wanted = ("Arial", "Liberation Sans", "DejaVu Sans")
     here = {font.name for font in font_manager.fontManager.ttflist}
     settings = {
         "font.family": [name for name in wanted if name in here],

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -77,8 +78,12 @@ def _row(transfer: dict[str, Any]) -> Row:
         transfer.get("run"),
         transfer["dataset"],
         metric(transfer),
-        {mode: _cell(summary[mode], percent) for mode in MODES if mode in summary},
-        _cell(gain, signed) if gain else None,
+        {
+            mode: Cell(percent(summary[mode]["value"]), _interval(summary[mode]))
+            for mode in MODES
+            if mode in summary
+        },
+        Cell(signed(gain["value"]), _interval(gain)) if gain else None,
         best,
         bool(gain) and (gain["low"] > 0 or gain["high"] < 0),
         _span(result.get("n_train") for result in transfer["results"]),
@@ -87,8 +92,8 @@ def _row(transfer: dict[str, Any]) -> Row:
     )
 
 
-def _cell(figure: dict[str, float], form: Callable[[float], str]) -> Cell:
-    return Cell(form(figure["value"]), f"[{form(figure['low'])}, {form(figure['high'])}]")
+def _interval(figure: dict[str, float]) -> str:
+    return f"[{percent(figure['low'])}, {percent(figure['high'])}]"
 
 
 def _seeds(transfer: dict[str, Any], mode: str) -> int:
@@ -163,27 +168,37 @@ def table(results: list[dict[str, Any]]) -> str:
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is, in a table's cell too: no markup, no HTML, one line."""
     text = html.escape(" ".join(text.split()), quote=False)
-    text = re.sub(r"[\\|*`]", r"\\\g<0>", text)
+    text = re.sub(r"[\\|*`~]", r"\\\g<0>", text)
     # A link or an emphasised word, yet [1.0, 2.0] and snake_case stay readable in the raw file.
     text = re.sub(r"\](?=[(\[:])|^\[(?=[^\]]*\]:)", r"\\\g<0>", text)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
 def print_table(results: list[dict[str, Any]], console: Console | None = None) -> None:
-    """The table on the terminal, figures bright and intervals dim."""
+    """The table on the terminal, intervals under their figures: it fits 80 columns."""
     lines = rows(results)
-    shown = Table(caption=caption(lines), caption_justify="left", header_style="bold", pad_edge=False)
-    columns = _columns(lines)
-    for head, _ in columns:
-        words = head in ("run", "dataset", "metric")
-        shown.add_column(head, justify="left" if words else "right", overflow="fold")
+    shown = Table(box=box.SIMPLE_HEAD, padding=0, collapse_padding=True, show_edge=False, header_style="")
+    shown.add_column("dataset", overflow="fold", vertical="top")
+    heads = [*(MODE_NAMES[mode] for mode in MODES), "improvement", "train\ntest", "seeds"]
+    for head in heads:
+        shown.add_column(head, justify="right", no_wrap=True)
+    named = any(row.metric != METRIC_NAMES["top1"] for row in lines)
     for row in lines:
-        shown.add_row(*(_text(get(row)) for _, get in columns))
-    (console or Console()).print(shown)
+        origin = [row.run] if row.run else []
+        origin += [row.metric] if named else []
+        gain = _stacked(row.improvement, row.best) if row.improvement else Text(NONE)
+        shown.add_row(
+            Text("\n").join([Text(row.dataset, "bold"), *(Text(word, "dim") for word in origin)]),
+            *(_stacked(row.cells[mode]) if mode in row.cells else Text(NONE) for mode in MODES),
+            gain,
+            Text(f"{row.n_train}\n{row.n_test}"),
+            Text(row.seeds),
+        )
+    console = console or Console()
+    console.print(shown, Text(f"\n{caption(lines)}; train, test: pictures", "dim"))
 
 
-def _text(content: str | Cell) -> Text:
-    """Without rich's markup, so that a name in brackets is printed as it is."""
-    if isinstance(content, Cell):
-        return Text.assemble((content.value, "bold"), " ", (content.interval, "dim"))
-    return Text(content)
+def _stacked(cell: Cell, mode: str | None = None) -> Text:
+    """As Text, that is without rich's markup: a name in brackets is printed as it is."""
+    below = [Text(cell.interval, "dim"), *([Text(mode, "dim")] if mode else [])]
+    return Text("\n").join([Text(cell.value, "bold"), *below])

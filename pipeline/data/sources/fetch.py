@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pipeline.config import UserError
 
 from .progress import progress
+from .source import plain
 
 PATIENCE = 5.0  # seconds within which a server that can be reached has answered
 STALL = 60.0  # seconds without a byte after which a download is given up
@@ -37,7 +38,7 @@ def unreachable(url: str, patience: float = PATIENCE) -> str | None:
             understood = error.code in (405, 501)  # answers, though not to HEAD
             reason[0] = None if understood else f"HTTP {error.code} {error.reason}"
         except (OSError, HTTPException, ValueError) as error:
-            reason[0] = str(getattr(error, "reason", error)) or type(error).__name__
+            reason[0] = _why(error)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -56,7 +57,7 @@ def download(url: str, folder: Path, md5: str, stall: float = STALL) -> Path:
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=AGENT), timeout=stall)
     except (OSError, HTTPException) as error:
-        raise UserError(f"{url}: cannot be fetched ({getattr(error, 'reason', error)}); try again") from None
+        raise UserError(f"{url}: cannot be fetched ({_why(error)}); try again") from None
     with response, open(path, "wb") as file:
         announced = int(response.headers.get("Content-Length") or 0) or None
         with progress(f"fetching {url}", announced, "bytes") as advance:
@@ -74,12 +75,18 @@ def download(url: str, folder: Path, md5: str, stall: float = STALL) -> Path:
     return path
 
 
+def _why(error: Exception) -> str:
+    """urllib wraps what happened as the reason of its own error."""
+    reason = getattr(error, "reason", error)
+    return plain(reason) if isinstance(reason, Exception) else str(reason)
+
+
 def _chunks(response: HTTPResponse, url: str) -> Iterator[bytes]:
     while True:
         try:
             chunk = response.read(2**18)
         except (OSError, HTTPException) as error:
-            raise UserError(f"{url}: cut off ({error or type(error).__name__}); run it again") from None
+            raise UserError(f"{url}: cut off ({plain(error)}); run it again") from None
         if not chunk:
             return
         yield chunk

@@ -77,6 +77,11 @@ class Source:
             assert inside.all(), f"{self.name} {name}: a label outside 0..{len(self.classes) - 1}"
 
 
+def plain(error: BaseException) -> str:
+    """What an error says, in one line; its type if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message: what was probably meant, or else what there is."""
     known = list(known)

@@ -1,0 +1,35 @@
+"""Writes report.md, plots/*.png and one self-contained report.html into each run's folder."""
+
+import argparse
+
+from launch import door
+
+EXAMPLE = """examples:
+  python -m launch.report runs/demo
+  python -m launch.report runs/resnet50-a runs/resnet50-b      (and one table of both)
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="launch.report",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, as runs/demo")
+    words = parser.parse_args(argv)
+    with door():
+        # Matplotlib takes a second to import: --help need not wait.
+        from pipeline.report import load, print_table, write
+
+        runs = [load(folder) for folder in words.runs]
+        for run in runs:
+            print(write(run))
+        together = [transfer | {"run": run.name} for run in runs for transfer in run.transfers]
+        if len(runs) > 1 and together:
+            print_table(together)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The report as one self-contained HTML page and as Markdown, from the same parts."""
+
+import base64
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import numpy as np
+import yaml
+from PIL import Image
+
+from pipeline.report import summary, tables
+from pipeline.report.inputs import MODES, Run, Samples
+from pipeline.report.pictures import evenly
+from pipeline.report.style import DARK, LIGHT, MODE_NAMES, SYMBOLS
+
+Plots = dict[str, dict[str, bytes]]
+"""PNG by plot's name, then by look; a sheet of pictures has the light look only."""
+
+SHARP = 64
+"""Pictures up to this side are shown with sharp pixels and kept without loss."""
+SHOWN_SIDE = 224
+"""Pixels to which greater ones are scaled for the page."""
+MOST_PICTURES = 24
+
+
+def html(run: Run, plots: Plots) -> str:
+    """The page: no address outside it, pictures inline, light and dark, wide and narrow."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    lines = tables.rows(run.transfers)
+    return environment.get_template("page.html.j2").render(
+        **_common(run),
+        themes={"light": asdict(LIGHT), "dark": asdict(DARK)},
+        rows=lines,
+        caption=tables.caption(lines),
+        modes=MODES,
+        mode_names=MODE_NAMES,
+        symbols=SYMBOLS,
+        plots={name: {look: data_uri(png) for look, png in looks.items()} for name, looks in plots.items()},
+        transfers=[_transfer(run, transfer) for transfer in run.transfers],
+        samples=_grid(run.samples),
+    )
+
+
+def _common(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "headline": summary.headline(run),
+        "facts": summary.facts(run),
+        "tiles": summary.tiles(run),
+        "notes": summary.notes(run),
+        "commands": summary.commands(run),
+        "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+    }
+
+
+def _transfer(run: Run, transfer: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "stem": transfer["stem"],
+        "dataset": transfer["dataset"],
+        "protocol": str(transfer.get("protocol") or ""),
+        "checkpoint": str(transfer.get("checkpoint") or ""),
+        "samples": _grid(run.transfer_samples.get(transfer["stem"])),
+        "singles": summary.single_results(transfer),
+    }
+
+
+def _grid(samples: Samples | None) -> list[dict[str, Any]]:
+    """For each picture shown its source, its true name, and what each mode said."""
+    if samples is None or not samples.predictions:
+        return []
+    modes = [mode for mode in ("", *MODES) if mode in samples.predictions]
+    out = []
+    for index in evenly(samples, MOST_PICTURES):
+        true = int(samples.labels[index])
+        said = {mode: int(samples.predictions[mode][index]) for mode in modes}
+        source, sharp = _picture(samples.pictures[index])
+        out.append(
+            {
+                "source": source,
+                "sharp": sharp,
+                "true": samples.classes[true],
+                "said": [(mode, None if was == true else samples.classes[was]) for mode, was in said.items()],
+            }
+        )
+    return out
+
+
+def _picture(pixels: np.ndarray) -> tuple[str, bool]:
+    """(H, W, 3) uint8 as data URI, and whether its pixels shall be shown sharp."""
+    picture, buffer = Image.fromarray(pixels), io.BytesIO()
+    if max(picture.size) <= SHARP:
+        picture.save(buffer, "PNG", optimize=True)
+        return data_uri(buffer.getvalue()), True
+    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+    picture.save(buffer, "JPEG", quality=85)
+    return data_uri(buffer.getvalue(), "jpeg"), False
+
+
+def data_uri(content: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def markdown(run: Run, plots: Plots) -> str:
+    """The report for a terminal or a repository; its pictures lie in ``plots/``."""
+    parts, escape = _common(run), tables.markdown
+    out = [f"# {escape(parts['headline'])}", " · ".join([f"`{run.name}`", *map(escape, parts["facts"])])]
+    out += [f"> {escape(note)}" for note in parts["notes"]]
+    if parts["tiles"]:
+        out.append("\n".join(
+            f"- {escape(tile.name)}: **{escape(tile.value)} {tile.unit}** {escape(tile.note)}".rstrip()
+            for tile in parts["tiles"]
+        ))  # fmt: skip
+    if run.transfers:
+        out += ["## Transfer", tables.table(run.transfers).rstrip(), *_image(plots, "transfer", "Transfer")]
+    if "curves" in plots:
+        out += ["## Training", *_image(plots, "curves", "Learning curves")]
+    out += _image(plots, "samples", "Sample pictures with predictions")
+    for transfer in run.transfers:
+        out += _dataset(transfer, plots)
+    out.append("## Settings")
+    out += [f"To {what}:\n\n{_fenced(command, 'sh')}" for what, command in parts["commands"]]
+    folded = _fenced(parts["config"].rstrip(), "yaml")
+    out.append(f"<details><summary>config.yaml</summary>\n\n{folded}\n\n</details>")
+    return "\n\n".join(out) + "\n"
+
+
+def _dataset(transfer: dict[str, Any], plots: Plots) -> list[str]:
+    escape, stem = tables.markdown, transfer["stem"]
+    out = [f"## {escape(transfer['dataset'])}"]
+    for key in ("protocol", "checkpoint"):
+        out += [f"{key.capitalize()}: {escape(str(transfer[key]))}"] if transfer.get(key) else []
+    out += _image(plots, f"samples-{stem}", f"{transfer['dataset']}: sample pictures with predictions")
+    out += _image(plots, f"confusion-{stem}", f"{transfer['dataset']}: confusion matrices")
+    lines = [
+        f"| {MODE_NAMES[single['mode']]} | {escape(single['seed'])} | {single['score']} {single['interval']} "
+        f"| {escape(single['chosen'])} |"
+        for single in summary.single_results(transfer)
+    ]
+    table = "\n".join(["| mode | seed | % | chosen |", "| :-- | --: | --: | :-- |", *lines])
+    return [*out, f"<details><summary>Every seed</summary>\n\n{table}\n\n</details>"]
+
+
+def _image(plots: Plots, name: str, words: str) -> list[str]:
+    return [f"![{tables.markdown(words)}](plots/{quote(name)}.png)"] if name in plots else []
+
+
+def _fenced(text: str, language: str) -> str:
+    """A code block whose fence is longer than any run of backticks in it."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}"

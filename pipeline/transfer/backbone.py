@@ -1,0 +1,66 @@
+"""The network that is transferred: from a checkpoint, frozen for features."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.config import Model, TrainConfig, UserError, parse
+from pipeline.models import build
+from pipeline.train import checkpoint
+from pipeline.train.start import load_weights, switches
+
+
+class Frozen(nn.Module):
+    """Features before the classifier. Nothing in it moves: neither weights nor batch-norm statistics.
+
+    ``requires_grad=False`` alone does not stop running statistics, and a parent's ``train()`` would switch
+    them on again; here ``train()`` has no effect.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Frozen":
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) -> (N, D)."""
+        return self.model.embed(x)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A checkpoint's network.
+
+    :ivar path: of the checkpoint file. :ivar digest: sha256 of that file.
+    """
+
+    path: Path
+    digest: str
+    about: Model
+    config: TrainConfig
+    weights: dict
+    classes: int
+
+    @classmethod
+    def read(cls, path: str) -> "Backbone":
+        """:raises UserError: no such checkpoint, or a broken one."""
+        file = Path(path)
+        if file.is_dir():
+            file = checkpoint.latest(file)
+            if file is None:
+                raise UserError(f"checkpoint: {path} holds no checkpoint yet; train first: launch.train")
+        state = checkpoint.read(file)
+        config = parse(TrainConfig, state["config"], str(file))
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        return cls(file, digest, config.model, config, state["model"], len(state["classes"]))
+
+    def frozen(self, device: torch.device) -> Frozen:
+        model = build(self.about.name, self.classes, **switches(self.about))
+        load_weights(model, self.weights, self.about, keep_head=True)
+        return Frozen(model.to(device, memory_format=torch.channels_last))

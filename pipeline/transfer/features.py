@@ -1,0 +1,96 @@
+"""Every picture passes the frozen network once; its features are kept in a file and used again.
+
+``features/<key>.npy``, (N, D) float32, with ``<key>.json`` beside it. The key is a hash of checkpoint,
+preprocessing and pictures, so a changed one finds nothing; the file's own hash is checked on reuse, so a
+damaged one is computed again.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from pipeline.data.loader import Loader, evaluation_rows
+from pipeline.progress import track
+from pipeline.train.ranks import Ranks
+from pipeline.transfer.backbone import Backbone, Frozen
+
+
+def features(
+    backbone: Backbone, loader: Loader, batch: int, folder: Path, ranks: Ranks, title: str = "features"
+) -> np.ndarray:
+    """Features of all pictures of the loader's split, from the cache or computed and cached.
+
+    :param batch: pictures per forward pass of a rank.
+    :return: (N, D) float32, memory-mapped; the same file on every rank.
+    """
+    about = {
+        "checkpoint": backbone.digest,
+        "pictures": loader.split.fingerprint,
+        "preprocessing": preprocessing(loader),
+    }
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+    file = folder / f"{key}.npy"
+    if not ranks.any(ranks.first and not _intact(file)):
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    _extract(backbone.frozen(ranks.device), loader, batch, file, ranks, title)
+    if ranks.first:
+        digest = _digest(file)
+        _write(file.with_suffix(".json"), json.dumps(about | {"sha256": digest}, indent=1, sort_keys=True))
+    ranks.barrier()
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def preprocessing(loader: Loader) -> dict:
+    """What of the config decides the network's input in evaluation."""
+    used = ("eval_resize", "interpolation", "mean", "std")
+    settings = loader.pictures.model_dump(include=set(used))
+    return settings | {"side": loader.pictures.evaluation_size}
+
+
+def _extract(model: Frozen, loader: Loader, batch: int, file: Path, ranks: Ranks, title: str) -> None:
+    """All ranks compute, the first one writes: several nodes never write into one mapped file."""
+    n = len(loader.split)
+    partial = file.with_suffix(".partial")
+    kept: np.memmap | None = None
+    batches = loader.evaluation(evaluation_rows(n, batch, ranks.rank, ranks.world), batch)
+    total = -(-n // (batch * ranks.world))
+    with torch.inference_mode():
+        for number, each in enumerate(track(batches, title, total, "batches", ranks.first)):
+            found = model(each.images).float().contiguous().cpu()  # (b, D)
+            parts = [torch.empty_like(found) for _ in range(ranks.world)] if ranks.first else None
+            dist.gather(found, parts)
+            if ranks.first:
+                if kept is None:
+                    shape = (n, found.shape[1])
+                    kept = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
+                together = torch.cat(parts).numpy()  # (world * b, D): the ranks' rows lie side by side
+                start = number * batch * ranks.world
+                kept[start : start + len(together)] = together[: n - start]
+    if ranks.first:
+        kept.flush()
+        os.replace(partial, file)
+
+
+def _intact(file: Path) -> bool:
+    try:
+        about = json.loads(file.with_suffix(".json").read_text())
+        return about["sha256"] == _digest(file)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,90 @@
+"""The three ways to a classifier for a new task: frozen, finetuned, from scratch.
+
+Each returns the answers on the test pictures and what was chosen without them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Checkpoint, Data, Monitor, Recipe, TrainConfig, TransferConfig
+from pipeline.data.loader import Loader
+from pipeline.train import Job, fit
+from pipeline.train.ranks import Ranks
+from pipeline.transfer.backbone import Backbone
+from pipeline.transfer.features import features
+from pipeline.transfer.probe import probe
+from pipeline.transfer.subsets import stratified_split
+from pipeline.transfer.task import Task
+
+Answers = tuple[np.ndarray, dict]
+"""(N,) int64 predictions for the test split, and what was chosen, for the result's row."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What all modes share."""
+
+    config: TransferConfig
+    backbone: Backbone
+    ranks: Ranks
+
+    def answers(self, task: Task, mode: str, number: int) -> Answers:
+        """One mode's answers for the task's seed ``number``."""
+        if mode == "frozen":
+            return self.frozen(task, number)
+        return self.trained(task, mode, number)
+
+    def frozen(self, task: Task, number: int) -> Answers:
+        """Features of the frozen network, then logistic regression with its λ chosen on validation."""
+        used = np.unique(np.concatenate(task.rows))
+        train = self._features(task, task.train.take(used), "training features")
+        test = self._features(task, task.test, "test features")
+        rows = np.searchsorted(used, task.rows[number])
+        labels = task.train.labels[used].astype(np.int64)
+        seed = self.config.seed + number
+        fitted, held_out = stratified_split(labels[rows], task.dataset.validation, seed)
+        found, choice = probe(
+            np.asarray(train), labels, rows[fitted], rows[held_out], classes=len(task.train.classes)
+        )
+        chosen = {"lambda": choice.lam, "val_top1": choice.val_accuracy, "at_edge": choice.at_edge}
+        return found.predict(np.asarray(test)), chosen
+
+    def trained(self, task: Task, mode: str, number: int) -> Answers:
+        """The training loop on the task, from the checkpoint with a new head or from random weights."""
+        config = self._train_config(task, mode, number)
+        job = Job(config, self.ranks, task.train.take(task.rows[number]))
+        model = fit(job)
+        seen = job.evaluate(model, task.test, f"{config.name} on {task.dataset.test}")
+        recipe = getattr(self.config, mode)
+        chosen = {"lr": recipe.optim.lr, "epochs": recipe.train.epochs, "batch": recipe.train.batch}
+        return seen.predictions, chosen
+
+    def _features(self, task: Task, split, title: str) -> np.ndarray:
+        config = self.config
+        loader = Loader(split, config.pictures, config.loading, self.ranks.device, channels_last=True)
+        batch = min(config.batch, -(-len(split) // self.ranks.world))
+        folder = Path(config.runs) / "features"
+        return features(self.backbone, loader, batch, folder, self.ranks, f"{task.dataset.name} {title}")
+
+    def _train_config(self, task: Task, mode: str, number: int) -> TrainConfig:
+        recipe: Recipe = getattr(self.config, mode)
+        start = str(self.backbone.path) if mode == "finetuned" else None
+        return TrainConfig(
+            name=f"{self.config.name}/transfer/{task.dataset.name}/{mode}-{number}",
+            runs=self.config.runs,
+            seed=self.config.seed + number,
+            data=Data(
+                index=task.dataset.index,
+                train=task.dataset.train,
+                val=None,
+                pictures=self.config.pictures,
+                loading=self.config.loading,
+            ),
+            model=self.backbone.about.model_copy(update={"checkpoint": start}),
+            optim=recipe.optim,
+            train=recipe.train,
+            checkpoint=Checkpoint(every=recipe.train.epochs, keep=1),
+            monitor=Monitor(wandb=False, log_every=self.config.monitor.log_every),
+        )
