@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+import socket
 import struct
 import tarfile
 from pathlib import Path
@@ -59,9 +61,8 @@ def pickled(pixels: np.ndarray, labels: np.ndarray) -> bytes:
         return b"J" + struct.pack("<i", value)
 
     def text(value: bytes) -> bytes:
-        return (
-            b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + number(len(value))[1:] + value
-        )
+        short = len(value) < 256
+        return (b"U" + bytes([len(value)]) if short else b"T" + number(len(value))[1:]) + value
 
     planes = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), 3072)
     array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
@@ -118,3 +119,65 @@ def tree(folder: Path) -> dict[str, str]:
     """Every file below a folder and the hash of its content."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): md5(path.read_bytes()) for path in files}
+
+
+KEPT = ["test_labels.npy", "test_pixels.npy", "train_labels.npy", "train_pixels.npy"]
+
+
+def nobody() -> str:
+    """An address at which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/cifar-10-python.tar.gz"
+
+
+def names(cache) -> list[str]:
+    return sorted(os.listdir(cache)) if cache.exists() else []
+
+
+def same(source, splits) -> bool:
+    return list(source.splits) == list(splits) and all(
+        np.array_equal(source.splits[name].pixels, split.pixels)
+        and np.array_equal(source.splits[name].labels, split.labels)
+        and source.splits[name].labels.dtype == np.int64
+        for name, split in splits.items()
+    )
+
+
+def one_pixel(splits):
+    pixels = splits["train"].pixels.copy()
+    pixels[2 * COUNT + 1, 31, 0, 2] ^= 1
+    return {**splits, "train": Pixels(pixels, splits["train"].labels)}
+
+
+def one_label(splits):
+    labels = splits["test"].labels.copy()
+    labels[-1] = (labels[-1] + 1) % 10
+    return {**splits, "test": Pixels(splits["test"].pixels, labels)}
+
+
+# SHA-1 of cifar-10-binary.tar.gz's files: per picture a label, then 3072 bytes, planes R, G, B.
+# Listed by Apache MXNet, gluon.data.vision.CIFAR10.
+BINARY = {
+    "data_batch_1": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
+    "data_batch_2": "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
+    "data_batch_3": "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
+    "data_batch_4": "aab85764eb3584312d3c7f65fd2fd016e36a258e",
+    "data_batch_5": "26e2849e66a845b7f1e4614ae70f4889ae604628",
+    "test_batch": "67eb016db431130d61cd03c7ad570b013799c88c",
+}
+
+
+def check_real(source) -> None:
+    """It is Krizhevsky's, by sums that somebody else published."""
+    train, test = source.splits["train"], source.splits["test"]
+    assert (train.pixels.shape, test.pixels.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
+    assert train.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
+    assert test.labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+    assert np.bincount(train.labels).tolist() == [5000] * 10
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+    pixels = np.concatenate([train.pixels, test.pixels]).transpose(0, 3, 1, 2).reshape(6, 10_000, 3072)
+    labels = np.concatenate([train.labels, test.labels]).astype(np.uint8).reshape(6, 10_000, 1)
+    for name, planes, label in zip(BINARY, pixels, labels, strict=True):
+        found = hashlib.sha1(np.concatenate([label, planes], 1).tobytes()).hexdigest()
+        assert found == BINARY[name], name

@@ -1,6 +1,5 @@
 """CIFAR-10 from folders and archives that a user names: right pictures, or an error that says what isn't."""
 
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from pipeline.config import UserError
-from pipeline.data.sources import Pixels, cifar10_facts, read
+from pipeline.data.sources import cifar10_facts, read
 from pipeline.data.sources.cifar10 import read_cifar10
 
 FORMS = ["pickles", "pickles.tar.gz", "package", "package.tgz", "arrays"]
@@ -46,22 +45,13 @@ def write(form: str, root: Path, splits) -> Path:
     return small.pack(inside, root / name)
 
 
-def same(source, splits) -> bool:
-    return list(source.splits) == list(splits) and all(
-        np.array_equal(source.splits[name].pixels, split.pixels)
-        and np.array_equal(source.splits[name].labels, split.labels)
-        and source.splits[name].labels.dtype == np.int64
-        for name, split in splits.items()
-    )
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_pictures_and_labels_in_the_same_order(tmp_path, splits, facts, form):
     place = write(form, tmp_path / "given", splits)
     before = small.tree(tmp_path)
     for root in (tmp_path / "given", place):
         source = read_cifar10(root, facts=facts)
-        assert same(source, splits)
+        assert small.same(source, splits)
         assert source.classes == CLASSES
     assert small.tree(tmp_path) == before  # nothing is written into what the user names
 
@@ -91,18 +81,6 @@ def test_the_real_addresses_and_sums_are_torchvisions():
     assert ours.pickle_md5 == dict(CIFAR10.train_list + CIFAR10.test_list)
 
 
-def one_pixel(splits):
-    pixels = splits["train"].pixels.copy()
-    pixels[2 * small.COUNT + 1, 31, 0, 2] ^= 1
-    return {**splits, "train": Pixels(pixels, splits["train"].labels)}
-
-
-def one_label(splits):
-    labels = splits["test"].labels.copy()
-    labels[-1] = (labels[-1] + 1) % 10
-    return {**splits, "test": Pixels(splits["test"].pixels, labels)}
-
-
 def swapped_rows(splits):
     rows = np.arange(len(splits["train"]))
     rows[[0, 1]] = [1, 0]
@@ -112,15 +90,19 @@ def swapped_rows(splits):
 @pytest.mark.parametrize(
     ("change", "form", "message"),
     [
-        (one_pixel, "pickles", "data_batch_3: cut off or damaged .md5"),
-        (one_pixel, "pickles.tar.gz", r"cifar-10-python\.tar\.gz: data_batch_3: cut off or damaged .md5"),
-        (one_pixel, "package", r"data_batch_3\.png: the pictures are not CIFAR-10's"),
-        (one_pixel, "package.tgz", r"1\.1\.1\.tgz: data_batch_3\.png: the pictures are not CIFAR-10's"),
-        (one_pixel, "arrays", r"train_pixels\.npy: the pictures of data_batch_3 are not CIFAR-10's"),
-        (one_label, "pickles", "test_batch: cut off or damaged .md5"),
-        (one_label, "package", r"test_lables\.json: the labels are not CIFAR-10's"),
-        (one_label, "package.tgz", r"test_lables\.json: the labels are not CIFAR-10's"),
-        (one_label, "arrays", r"test_labels\.npy: the labels are not CIFAR-10's"),
+        (small.one_pixel, "pickles", "data_batch_3: cut off or damaged .md5"),
+        (
+            small.one_pixel,
+            "pickles.tar.gz",
+            r"cifar-10-python\.tar\.gz: data_batch_3: cut off or damaged .md5",
+        ),
+        (small.one_pixel, "package", r"data_batch_3\.png: the pictures are not CIFAR-10's"),
+        (small.one_pixel, "package.tgz", r"1\.1\.1\.tgz: data_batch_3\.png: the pictures are not CIFAR-10's"),
+        (small.one_pixel, "arrays", r"train_pixels\.npy: the pictures of data_batch_3 are not CIFAR-10's"),
+        (small.one_label, "pickles", "test_batch: cut off or damaged .md5"),
+        (small.one_label, "package", r"test_lables\.json: the labels are not CIFAR-10's"),
+        (small.one_label, "package.tgz", r"test_lables\.json: the labels are not CIFAR-10's"),
+        (small.one_label, "arrays", r"test_labels\.npy: the labels are not CIFAR-10's"),
         (swapped_rows, "package", r"data_batch_1\.png: the pictures are not CIFAR-10's"),
     ],
 )
@@ -134,7 +116,7 @@ def test_one_changed_pixel_label_or_row_is_an_error(tmp_path, splits, facts, cha
 
 
 def test_changed_pickles_are_found_by_their_pictures_too(tmp_path, splits, facts):
-    changed = one_pixel(splits)
+    changed = small.one_pixel(splits)
     write("pickles", tmp_path / "given", changed)
     their_md5 = small.facts(changed, "", "").pickle_md5
     with pytest.raises(UserError, match="data_batch_3: the pictures are not CIFAR-10's"):
@@ -196,7 +178,7 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path, splits, facts):
     evil = b"cos\nsystem\n(S'touch " + os.fsencode(canary) + b"'\ntR."
     place = write("pickles", tmp_path / "given", splits)
     (place / "data_batch_1").write_bytes(evil)
-    with pytest.raises(UserError, match="data_batch_1: cut off or damaged .md5"):
+    with pytest.raises(UserError, match=r"data_batch_1: cut off or damaged .md5"):
         read_cifar10(tmp_path / "given", facts=facts)
     known = {**facts.pickle_md5, "data_batch_1": small.md5(evil)}
     with pytest.raises(UserError, match=r"data_batch_1: .*asks for os\.system, which no picture needs"):
@@ -212,7 +194,7 @@ def test_an_archive_cannot_write_outside_of_itself(tmp_path, splits, facts, form
     given.mkdir(parents=True)
     small.pack_with_escape(inside, given / name)
     before = small.tree(tmp_path)
-    assert same(read_cifar10(given, facts=facts), splits)
+    assert small.same(read_cifar10(given, facts=facts), splits)
     assert small.tree(tmp_path) == before
     assert not os.path.exists("/tmp/escaped-by-cifar10")
 
@@ -225,33 +207,8 @@ def test_a_folder_without_cifar10_says_what_it_should_hold(tmp_path, facts):
 
 
 REAL = os.environ.get("CIFAR10_ROOT") or ("data/cifar10" if os.path.isdir("data/cifar10") else None)
-# SHA-1 of cifar-10-binary.tar.gz's files: per picture a label, then 3072 bytes, planes R, G, B.
-# Listed by Apache MXNet, gluon.data.vision.CIFAR10.
-BINARY = {
-    "data_batch_1": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
-    "data_batch_2": "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
-    "data_batch_3": "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
-    "data_batch_4": "aab85764eb3584312d3c7f65fd2fd016e36a258e",
-    "data_batch_5": "26e2849e66a845b7f1e4614ae70f4889ae604628",
-    "test_batch": "67eb016db431130d61cd03c7ad570b013799c88c",
-}
-
-
-def check_real(source) -> None:
-    """It is Krizhevsky's, by sums that somebody else published."""
-    train, test = source.splits["train"], source.splits["test"]
-    assert (train.pixels.shape, test.pixels.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
-    assert train.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
-    assert test.labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
-    assert np.bincount(train.labels).tolist() == [5000] * 10
-    assert np.bincount(test.labels).tolist() == [1000] * 10
-    pixels = np.concatenate([train.pixels, test.pixels]).transpose(0, 3, 1, 2).reshape(6, 10_000, 3072)
-    labels = np.concatenate([train.labels, test.labels]).astype(np.uint8).reshape(6, 10_000, 1)
-    for name, planes, label in zip(BINARY, pixels, labels, strict=True):
-        found = hashlib.sha1(np.concatenate([label, planes], 1).tobytes()).hexdigest()
-        assert found == BINARY[name], name
 
 
 @pytest.mark.skipif(REAL is None, reason="no real CIFAR-10: set CIFAR10_ROOT to its folder")
 def test_the_real_pictures_are_krizhevskys():
-    check_real(read("cifar10", REAL))
+    small.check_real(read("cifar10", REAL))

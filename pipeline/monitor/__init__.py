@@ -6,7 +6,6 @@ from pathlib import Path
 from pipeline.config import TrainConfig, dump
 from pipeline.monitor.metrics import MetricsFile
 from pipeline.progress import Bar
-from pipeline.monitor.wandb_run import WandbRun, open_wandb
 
 
 class Monitor:
@@ -21,7 +20,7 @@ class Monitor:
     ):
         self.first = first
         self._file: MetricsFile | None = None
-        self._wandb: WandbRun | None = None
+        self._wandb = None
         self.bar = Bar(config.name, steps, "steps", show=first, done=step)
         if first:
             folder: Path = config.folder
@@ -29,6 +28,8 @@ class Monitor:
             (folder / "config.yaml").write_text(dump(config))
             self._file = MetricsFile(folder / "metrics.jsonl", step)
             if config.monitor.wandb:
+                from pipeline.monitor.wandb_run import open_wandb  # takes a second to import
+
                 about = (folder, config.name, config.monitor.project, config.model_dump(), wandb_id)
                 self._wandb = open_wandb(*about)
 

@@ -1,6 +1,7 @@
 """What a run folder holds, read once and checked, so that tables, plots and page only draw.
 
-Only ``config.yaml`` must be there; a part that is missing stays empty and is left out of the report.
+Only a config must be there, training's or transfer's; a part that is missing stays empty and is left out of
+the report.
 """
 
 import json
@@ -33,7 +34,10 @@ class Run:
     """A run folder's contents."""
 
     path: Path
-    config: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    """config.yaml, of the training."""
+    transfer_config: dict[str, Any] = field(default_factory=dict)
+    """transfer/config.yaml"""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """metrics.jsonl in order, one dict a line."""
     unreadable: int = 0
@@ -46,7 +50,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return str(self.config.get("name") or self.path.resolve().name)
+        return str((self.config or self.transfer_config).get("name") or self.path.resolve().name)
 
     def column(self, split: str, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Epochs and values (N,) of the rows of ``split`` in which both are finite numbers."""
@@ -72,14 +76,16 @@ class Run:
 def load(run: str | Path) -> Run:
     """Reads a run folder.
 
-    :raises UserError: no such folder, no ``config.yaml`` in it, or a file that is not what its name says.
+    :raises UserError: no such folder, no config in it, or a file that is not what its name says.
     """
     path = Path(run)
     if not path.is_dir():
         raise UserError(
             f"{path}: no such run folder; give a folder that launch.train or launch.transfer wrote"
         )
-    config = _config(path / "config.yaml")
+    config, transfer_config = _config(path / "config.yaml"), _config(path / "transfer" / "config.yaml")
+    if not config and not transfer_config:
+        raise UserError(f"{path / 'config.yaml'}: missing; launch.train leaves a run's resolved config there")
     rows, unreadable = _metrics(path / "metrics.jsonl")
     transfers, samples = [], {}
     for file in sorted(path.glob("transfer/*.json")):
@@ -88,17 +94,15 @@ def load(run: str | Path) -> Run:
         pictures = file.with_suffix(".samples.npz")
         if pictures.exists():
             samples[transfer["stem"]] = _samples(pictures, transfer["classes"])
-    own = path / "samples.npz"
-    return Run(
-        path, config, rows, unreadable, transfers, samples, _samples(own, None) if own.exists() else None
-    )
+    own = _samples(path / "samples.npz", None) if (path / "samples.npz").exists() else None
+    return Run(path, config, transfer_config, rows, unreadable, transfers, samples, own)
 
 
 def _config(file: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file}: missing; a run folder has its resolved config there") from None
+        return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file}: cannot be read as YAML: {_line(error)}") from None
     if not isinstance(config, dict):
@@ -138,7 +142,7 @@ def _json_object(line: str) -> dict[str, Any] | None:
 
 def _transfer(file: Path) -> dict[str, Any]:
     try:
-        transfer = json.loads(file.read_text())
+        transfer = json.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{file}: cannot be read as JSON: {_line(error)}; run the transfer again") from None
     wrong = _wrong(transfer)

@@ -59,7 +59,11 @@ def _common(run: Run) -> dict[str, Any]:
         "tiles": summary.tiles(run),
         "notes": summary.notes(run),
         "commands": summary.commands(run),
-        "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+        "configs": [
+            (file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            for file, config in (("config.yaml", run.config), ("transfer/config.yaml", run.transfer_config))
+            if config
+        ],
     }
 
 
@@ -123,14 +127,16 @@ def markdown(run: Run, plots: Plots) -> str:
     if run.transfers:
         out += ["## Transfer", tables.table(run.transfers).rstrip(), *_image(plots, "transfer", "Transfer")]
     if "curves" in plots:
-        out += ["## Training", *_image(plots, "curves", "Learning curves")]
+        heading = "## Pre-training" if run.transfers else "## Training"
+        out += [heading, *_image(plots, "curves", "Learning curves")]
     out += _image(plots, "samples", "Sample pictures with predictions")
     for transfer in run.transfers:
         out += _dataset(transfer, plots)
     out.append("## Settings")
     out += [f"To {what}:\n\n{_fenced(command, 'sh')}" for what, command in parts["commands"]]
-    folded = _fenced(parts["config"].rstrip(), "yaml")
-    out.append(f"<details><summary>config.yaml</summary>\n\n{folded}\n\n</details>")
+    for file, text in parts["configs"]:
+        folded = _fenced(text.rstrip(), "yaml")
+        out.append(f"<details><summary>{file}</summary>\n\n{folded}\n\n</details>")
     return "\n\n".join(out) + "\n"
 
 

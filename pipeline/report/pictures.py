@@ -59,18 +59,19 @@ def tile(picture: np.ndarray, side: int = TILE) -> np.ndarray:
 def sheet(samples: Samples) -> bytes | None:
     """PNG of the pictures, the true name under each and, in red, every wrong prediction.
 
-    As many whole rows as stay under ``PNG_LIMIT``.
+    As many whole rows, or pictures of a single row, as stay under ``PNG_LIMIT``.
 
     :returns: none without pictures or predictions.
     """
     if not len(samples.labels) or not samples.predictions:
         return None
-    rows = MOST_ROWS
+    shown = MOST_ROWS * COLUMNS
     while True:
-        drawn = png(_sheet(samples, evenly(samples, rows * COLUMNS)), PNG_LIMIT)
-        if len(drawn) <= PNG_LIMIT or rows == 1:
+        drawn = png(_sheet(samples, evenly(samples, shown)), PNG_LIMIT)
+        if len(drawn) <= PNG_LIMIT or shown == 1:
             return drawn
-        rows = max(1, min(rows - 1, int(rows * PNG_LIMIT / len(drawn))))
+        shown = max(1, min(shown - 1, int(shown * PNG_LIMIT / len(drawn))))
+        shown -= shown % COLUMNS if shown > COLUMNS else 0
 
 
 def _sheet(samples: Samples, chosen: np.ndarray) -> Figure:

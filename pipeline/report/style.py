@@ -160,7 +160,7 @@ def png(figure: Figure, limit: int = 60_000) -> bytes:
 
 def _encoded(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG", compress_level=7)
     return buffer.getvalue()
 
 

@@ -67,16 +67,20 @@ def _capital(text: str) -> str:
 
 def facts(run: Run) -> list[str]:
     """The line under the title: which model, how far, when."""
-    model = run.config.get("model")
-    out = [str(model["name"])] if isinstance(model, dict) and model.get("name") else []
-    if run.config.get("seed") is not None:
-        out.append(f"seed {run.config['seed']}")
+    config = run.config or run.transfer_config
+    model = _section(run, "model").get("name")
+    out = [str(model)] if model else []
+    if config.get("seed") is not None:
+        out.append(f"seed {config['seed']}")
     epochs, _ = run.column("train", "loss")
     if len(epochs):
         asked = _section(run, "train").get("epochs")
-        done = f"{epochs[-1]:.4g}"
-        short = isinstance(asked, (int, float)) and epochs[-1] < asked - 1e-6
-        out.append(f"at epoch {done} of {asked:g}" if short else f"{done} epochs")
+        # The last step can lie a little beyond the epochs asked for: steps are whole.
+        if not isinstance(asked, (int, float)):
+            out.append(f"{epochs[-1]:.3g} epochs")
+        else:
+            short = epochs[-1] < asked - 1e-6
+            out.append(f"at epoch {epochs[-1]:.3g} of {asked:g}" if short else f"{asked:g} epochs")
     if run.times:
         first, last = min(run.times), max(run.times)
         if len(epochs):
@@ -141,12 +145,14 @@ def duration(seconds: float) -> str:
 
 def commands(run: Run) -> list[tuple[str, str]]:
     """(what for, command line): the run again under another name, and this report again."""
-    config, again = shlex.quote(str(run.path / "config.yaml")), shlex.quote(f"name={run.name}-again")
-    out = []
-    if isinstance(run.config.get("train"), dict):
-        out.append(("train again", f"python -m launch.train {config} {again}"))
-    if "datasets" in run.config:
-        out.append(("transfer again", f"python -m launch.transfer {config} {again}"))
+    again, out = shlex.quote(f"name={run.name}-again"), []
+    for door, config, file in (
+        ("train", run.config, "config.yaml"),
+        ("transfer", run.transfer_config, "transfer/config.yaml"),
+    ):
+        if config:
+            file = shlex.quote(str(run.path / file))
+            out.append((f"{door} again", f"python -m launch.{door} {file} {again}"))
     out.append(("draw this report again", f"python -m launch.report {shlex.quote(str(run.path))}"))
     return out
 

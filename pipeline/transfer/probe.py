@@ -209,7 +209,7 @@ class _Problem:
         return self._probe(weight, bias), converged
 
     def _gap(self, weight: np.ndarray, bias: np.ndarray, lam: float) -> float:
-        """How far F may be above its minimum, relative: ||gradient||^2 / (4 lambda F), by strong convexity in W."""
+        """Relative bound on F above its minimum: ||gradient||^2 / (4 lambda F), by strong convexity in W."""
         rows = np.arange(len(self.labels))
         logits = self.inputs @ weight.T + bias  # (N, classes)
         total = logsumexp(logits, axis=1)  # (N,)

@@ -4,8 +4,8 @@ Every class has a stream of its own, keyed by (seed, use, class), so what is dra
 that class's pictures in their order and on nothing else: moving, adding or removing another class's
 pictures leaves it as it was. (Only how many a split takes of it follows from all the classes' sizes.)
 
-(linusericsson/ssl-transfer drew Caltech-101's 30 a class *with* replacement;
-its published training list has 2,416 rows instead of 102 * 30 = 3,060.)
+Without replacement is worth saying: linusericsson/ssl-transfer drew Caltech-101's 30 a class with it, and its
+published training list has 2,416 rows instead of 102 * 30 = 3,060.
 """
 
 import numpy as np

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +176,8 @@ def _workplace(cache: Path) -> Iterator[Path]:
     """A folder in the cache for what is not verified yet; gone afterwards."""
     cache.mkdir(parents=True, exist_ok=True)
     for left in cache.glob(".part-*"):
-        if time.time() - left.stat().st_mtime > STALE:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # another process may be removing it
+            if time.time() - left.stat().st_mtime > STALE:
+                shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=cache, ignore_cleanup_errors=True) as folder:
         yield Path(folder)

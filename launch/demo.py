@@ -1,0 +1,94 @@
+"""The main job on real pictures, in minutes: CIFAR-10's animals to a ResNet-20 to the vehicles' table."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from launch import door
+from pipeline.config import TrainConfig, TransferConfig, UserError, load
+
+ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
+VEHICLES = ("airplane", "automobile", "ship", "truck")
+EXAMPLE = """examples:
+  python -m launch.demo
+  python -m launch.demo --root ~/cifar-10-batches-py --ranks 4
+
+Stopped at any point, the same command goes on. Results lie in runs/demo, pictures in data/.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="launch.demo",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, help="a folder with CIFAR-10; none = it is fetched into data/")
+    parser.add_argument("--ranks", type=int, help="processes; none = one per GPU, or two on the CPU")
+    words = parser.parse_args(argv)
+    with door():
+        demo(words.root, words.ranks)
+
+
+def demo(root: Path | None, ranks: int | None) -> None:
+    """Prepares, trains, transfers, reports; what is done already is not done again.
+
+    :raises UserError: the pictures cannot be had, or a step failed.
+    """
+    start = time.monotonic()
+    configs = Path(__file__).parent.parent / "configs" / "demo"
+    training = load(TrainConfig, configs / "train.yaml")
+    transfer = load(TransferConfig, configs / "transfer.yaml")
+    prepare(root, {training.data.index: ANIMALS, transfer.datasets[0].index: VEHICLES})
+    ranks = ranks or default_ranks()
+    torchrun(ranks, "launch.train", configs / "train.yaml")
+    torchrun(ranks, "launch.transfer", configs / "transfer.yaml")
+
+    from pipeline.report import load as load_run
+    from pipeline.report import print_table, write
+
+    report = write(training.folder)
+    run = load_run(training.folder)
+    (test,) = [row for row in run.rows if row["split"] == "test"]
+    print(f"\nResNet-20 on {len(ANIMALS)} animal classes: {test['top1']:.1%} of the test pictures (chance 16.7%)")
+    print_table(run.transfers)
+    print(f"report: {report}   ({time.monotonic() - start:.0f} s)")
+
+
+def prepare(root: Path | None, wanted: dict[str, tuple[str, ...]]) -> None:
+    """Makes the indexes that are not there yet."""
+    missing = {folder: classes for folder, classes in wanted.items() if not (Path(folder) / "index.json").exists()}
+    if not missing:
+        return
+    from pipeline.data import sources
+    from pipeline.data.prepare import write_index
+
+    cifar10 = sources.read("cifar10", root)
+    for folder, classes in missing.items():
+        kept, _ = write_index(sources.select_classes(cifar10, classes), Path(folder))
+        print(f"{folder}: {kept} pictures of {', '.join(classes)}", flush=True)
+
+
+def default_ranks() -> int:
+    import torch
+
+    return torch.cuda.device_count() or 2
+
+
+def torchrun(ranks: int, module: str, config: Path) -> None:
+    """One step of the job, with its output; its own rendezvous, so that demos can run side by side."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    print(f"\n$ torchrun --standalone --nproc-per-node={ranks} -m {module} {config}", flush=True)
+    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    environment = {"OMP_NUM_THREADS": threads, "TORCHELASTIC_ERROR_FILE": os.devnull} | os.environ
+    done = subprocess.run([*command, "-m", module, str(config)], env=environment)
+    if done.returncode:
+        raise UserError(f"{module} ended with code {done.returncode}; the lines above say why")
+
+
+if __name__ == "__main__":
+    main()

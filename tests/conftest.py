@@ -1,0 +1,90 @@
+"""Small real data and real processes for all tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+from pipeline.config import TrainConfig, parse
+from pipeline.data.prepare import write_index
+from pipeline.data.sources import Pixels, Source
+
+ROOT = Path(__file__).parent.parent
+# Examples are never judged by their time: test machines are shared.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+
+def drawn_pictures(n: int, classes: int, seed: int, side: int = 32) -> Pixels:
+    """Pictures that can be told apart: each class has a colour and a direction of stripes, under noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    y, x = np.mgrid[:side, :side]
+    angle = labels * np.pi / classes
+    waves = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
+    stripes = np.sin(waves * 0.8 + rng.uniform(0, 6, (n, 1, 1)))
+    tint = np.stack([np.cos(angle), np.sin(angle), np.cos(2 * angle)], axis=1)
+    pixels = (
+        128 + 60 * stripes[..., None] + 30 * tint[:, None, None, :] + rng.normal(0, 20, (n, side, side, 3))
+    )
+    return Pixels(pixels.clip(0, 255).astype(np.uint8), labels.astype(np.int64))
+
+
+@pytest.fixture(scope="session")
+def small_index(tmp_path_factory) -> Path:
+    """A real index of raw 32x32 pictures: 250 to train on, 50 to validate, 70 to test; five classes."""
+    out = tmp_path_factory.mktemp("small") / "index"
+    splits = {"train": drawn_pictures(250, 5, 0), "val": drawn_pictures(50, 5, 1)}
+    source = Source("drawn", list("abcde"), splits | {"test": drawn_pictures(70, 5, 2)})
+    write_index(source, out)
+    return out
+
+
+def config_tree(index: Path, runs: Path, **changes) -> dict:
+    """A quick training config as a tree; ``changes`` are dotted keys with two underscores for the dot."""
+    tree = {
+        "name": "quick",
+        "runs": str(runs),
+        "data": {
+            "index": str(index),
+            "val": None,
+            "pictures": {"size": 32, "crop": "pad", "eval_resize": None},
+            "loading": {"threads": 1},
+        },
+        "model": {"name": "resnet8"},
+        "optim": {"lr": 0.1, "warmup": 0.5},
+        "train": {"batch": 24, "epochs": 1.0, "device": "cpu"},
+        "checkpoint": {"every": 0.3},
+        "monitor": {"wandb": False, "samples": 0},
+    }
+    for key, value in changes.items():
+        place = tree
+        *sections, last = key.split("__")
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return tree
+
+
+def quick_config(index: Path, runs: Path, **changes) -> TrainConfig:
+    return parse(TrainConfig, config_tree(index, runs, **changes), "test")
+
+
+def torchrun(ranks: int, *words: str, **options) -> subprocess.Popen:
+    """Starts a real ``torchrun`` of one node; its own rendezvous port, its own process group."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen([*command, *words], env=environment, **(pipes | options))
+
+
+def command(*words: str, **options) -> subprocess.CompletedProcess:
+    """Runs ``python -m ...`` to its end."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [sys.executable, "-m", *words], env=environment, capture_output=True, text=True, **options
+    )

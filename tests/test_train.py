@@ -1,0 +1,322 @@
+"""The loop, its arithmetic, its checkpoints, and two ranks against one."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import command, config_tree, quick_config, torchrun
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Optimizer, TrainConfig, UserError, dump, load
+from pipeline.data.index import open_index
+from pipeline.models import build
+from pipeline.monitor.metrics import MetricsFile, read_rows
+from pipeline.train import Job, checkpoint, fit
+from pipeline.train.optim import learning_rate, parameter_groups
+from pipeline.train.plan import Plan
+from pipeline.train.ranks import join
+
+
+def write_config(path, tree) -> str:
+    path.write_text(yaml.safe_dump(tree))
+    return str(path)
+
+
+def weights(run) -> dict:
+    return checkpoint.read(run)["model"]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+# --- the loop ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_learns_and_leaves_its_folder(small_index, tmp_path):
+    changes = {"train__epochs": 6.0, "data__val": "val", "data__test": "test", "monitor__samples": 9}
+    config = quick_config(small_index, tmp_path, **changes)
+    assert command("launch.train", write_config(tmp_path / "c.yaml", config.model_dump())).returncode == 0
+    run = tmp_path / "quick"
+    rows = read_rows(run / "metrics.jsonl")
+    trained = [row for row in rows if row["split"] == "train"]
+    steps = math.ceil(6 * 250 / 24)
+    assert [row["step"] for row in trained] == list(range(1, steps + 1))
+    assert trained[-1].keys() >= {"time", "epoch", "loss", "top1", "lr", "images_per_s", "samples"}
+    assert trained[-1]["samples"] == steps * 24
+    assert [row["epoch"] for row in rows if row["split"] == "val"] == pytest.approx(
+        [1, 2, 3, 4, 5, 6], abs=0.1
+    )
+    (test,) = [row for row in rows if row["split"] == "test"]
+    assert test["top1"] > 0.6, "chance is 0.2"
+    names = [path.name for path in checkpoint.numbered(run / "checkpoints")]
+    assert len(names) == 2
+    assert names[-1] == f"step_{steps:08d}.pt"
+    assert (run / "checkpoints" / "latest").read_text().strip() == names[-1]
+    assert load(TrainConfig, run / "config.yaml") == config
+    with np.load(run / "samples.npz", allow_pickle=False) as samples:
+        assert samples["pictures"].shape == (9, 32, 32, 3)
+        split = open_index(small_index).split("test")
+        kept = np.linspace(0, 69, 9).astype(int)
+        assert np.array_equal(samples["pictures"], split.pixels[kept])
+        assert np.array_equal(samples["labels"], split.labels[kept])
+
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.*") if path.is_file()}
+    again = command("launch.train", str(run / "config.yaml"))
+    assert again.returncode == 0, again.stderr
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
+    assert all(before[path] == stamp for path, stamp in after.items()), "a finished run is left alone"
+    assert read_rows(run / "metrics.jsonl") == rows
+
+
+LOSSES = """
+import json, sys, torch
+from pipeline.config import TrainConfig, load
+from pipeline.models import build
+from pipeline.data.index import open_index
+from pipeline.data.loader import training_rows
+from pipeline.data.order import Order
+from pipeline.train.engine import DDPEngine
+from pipeline.train.loop import Job
+from pipeline.train.ranks import join
+
+config = load(TrainConfig, sys.argv[1], sys.argv[2:])
+with join("cpu") as ranks:
+    split = open_index(config.data.index).split("train")
+    job = Job(config, ranks, split)
+    torch.manual_seed(0)
+    model = build(config.model.name, 5, norm=False).to(memory_format=torch.channels_last)
+    engine = DDPEngine(model, config, ranks)
+    accumulate, batch = config.train.accumulate, config.train.batch
+    rows = training_rows(Order(len(split), batch, 1), ranks.rank, ranks.world, accumulate, 0, 3)
+    batches = job.loader(split).training(rows, batch // ranks.world // accumulate, 1)
+    before = [p.detach().clone() for p in model.parameters()]
+    losses, gradients = [], None
+    for step in range(3):
+        stepped = engine.step([next(batches) for _ in range(accumulate)], lr=0.01)
+        losses.append(float(ranks.sum(stepped.loss.clone())) / ranks.world)
+        if step == 0:  # plain SGD: the first update is the gradient times the learning rate
+            gradients = [((b - p.detach()) / 0.01) for b, p in zip(before, model.parameters())]
+    if ranks.first:
+        torch.save({"losses": losses, "gradients": gradients}, config.runs + ".pt")
+"""
+
+
+def test_ranks_and_accumulation_only_split_a_step(small_index, tmp_path):
+    """Without batch norm: 1 rank, 2 ranks, 3 ranks x 2 micro-batches have one loss and one gradient."""
+    (tmp_path / "losses.py").write_text(LOSSES)
+    tree = config_tree(small_index, tmp_path, optim={"lr": 0.01, "momentum": 0.0, "weight_decay": 0.0})
+    path = write_config(tmp_path / "c.yaml", tree)
+    found = {}
+    for name, world, accumulate in (("one", 1, 1), ("two", 2, 1), ("six", 3, 2)):
+        words = [path, f"runs={tmp_path / name}", f"train.accumulate={accumulate}"]
+        process = torchrun(world, str(tmp_path / "losses.py"), *words)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        found[name] = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+    for name in ("two", "six"):
+        assert found[name]["losses"] == pytest.approx(found["one"]["losses"], rel=1e-5)
+        for ours, theirs in zip(found[name]["gradients"], found["one"]["gradients"], strict=True):
+            assert torch.linalg.norm(ours - theirs) <= 1e-4 * torch.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_counts_every_picture_once(world, small_index, tmp_path):
+    """70 pictures, batches of 16: divisible by neither. The reference is one plain pass in torch."""
+    script = tmp_path / "evaluate.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pipeline.config import Pictures, Loading\n"
+        "from pipeline.data.index import open_index\n"
+        "from pipeline.data.loader import Loader\n"
+        "from pipeline.models import build\n"
+        "from pipeline.train.evaluate import evaluate\n"
+        "from pipeline.train.ranks import join\n"
+        "with join('cpu') as ranks:\n"
+        "    split = open_index(sys.argv[1]).split('test')\n"
+        "    pictures = Pictures(size=32, crop='pad', eval_resize=None)\n"
+        "    torch.manual_seed(3)\n"
+        "    model = build('resnet8', 5).eval()\n"
+        "    loader = Loader(split, pictures, Loading(threads=1), ranks.device, True)\n"
+        "    seen = evaluate(model, loader, 16, ranks, torch.float32)\n"
+        "    if ranks.first:\n"
+        "        print(repr((seen.loss, seen.top1, seen.predictions.tolist())))\n"
+    )
+    process = torchrun(world, str(script), str(small_index))
+    out, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    loss, top1, predictions = json.loads(out.strip().splitlines()[-1].replace("(", "[").replace(")", "]"))
+    split = open_index(small_index).split("test")
+    torch.manual_seed(3)
+    model = build("resnet8", 5).eval()
+    mean, std = (torch.tensor(v) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    images = ((torch.from_numpy(np.array(split.pixels[:])) / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = model(images)
+    labels = torch.from_numpy(split.labels.astype(np.int64))
+    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert top1 == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+    assert predictions == logits.argmax(1).tolist()
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------
+
+
+def test_weight_decay_goes_by_module_not_by_name():
+    model = build("resnet50", 10)
+    decayed, free = parameter_groups(model, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    spared = {names[id(parameter)] for parameter in free["params"]}
+    assert "layer1.0.downsample.1.weight" in spared, "a batch norm that has no bn in its name"
+    assert {"fc.bias", "bn1.weight", "bn1.bias"} <= spared
+    assert {names[id(p)] for p in decayed["params"]} >= {"fc.weight", "conv1.weight"}
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    assert len(names) == len(decayed["params"]) + len(free["params"])
+
+
+@given(steps=st.integers(1, 2000), warmup=st.floats(0, 3), per_epoch=st.floats(1, 500))
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(steps, warmup, per_epoch):
+    config = Optimizer(lr=0.5, warmup=warmup)
+    rates = [learning_rate(config, step, steps, per_epoch) for step in range(steps)]
+    top = int(np.argmax(rates))
+    assert max(rates) <= 0.5 + 1e-12
+    assert all(a <= b + 1e-12 for a, b in pairwise(rates[: top + 1]))
+    assert all(a >= b - 1e-12 for a, b in pairwise(rates[top:]))
+    assert all(rate > 0 for rate in rates)
+
+
+def test_the_cosine_is_loshchilovs():
+    config = Optimizer(lr=1.0)
+    assert learning_rate(config, 0, 100, 10) == 1.0
+    assert learning_rate(config, 50, 100, 10) == pytest.approx(0.5)
+    assert learning_rate(config, 25, 100, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert learning_rate(Optimizer(lr=1.0, warmup=1.0), 4, 100, 10) == pytest.approx(0.5)
+
+
+@given(n=st.integers(1, 3000), batch=st.integers(1, 200), every=st.floats(0.05, 4), epochs=st.floats(0.1, 9))
+def test_saves_come_once_per_period_and_at_the_end(small_index, n, batch, every, epochs):
+    tree = config_tree(small_index, "runs", train={"batch": batch, "epochs": epochs})
+    config = TrainConfig.model_validate(tree | {"checkpoint": {"every": every}})
+    plan = Plan.of(config, n, 1)
+    saves = [done for done in range(1, plan.steps + 1) if plan.saves(done)]
+    assert saves[-1] == plan.steps
+    periods = math.floor(plan.epoch(plan.steps) / every + 1e-6)
+    # A step longer than the period reaches several of its ends at once.
+    assert len(saves) <= periods + 1
+    if n / batch * every >= 1:
+        assert len(saves) >= periods
+
+
+# --- checkpoints and metrics ------------------------------------------------------------------------------
+
+
+def test_a_broken_checkpoint_is_told_and_left_alone(tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    state = {"model": {"w": torch.arange(1000.0)}, "classes": ["a"]}
+    for step in (1, 2, 3):
+        checkpoint.save(folder, step, state, keep=2)
+    assert [path.name for path in checkpoint.numbered(folder)] == ["step_00000002.pt", "step_00000003.pt"]
+    whole = (folder / "step_00000003.pt").read_bytes()
+    assert torch.equal(checkpoint.read(tmp_path / "run")["model"]["w"], torch.arange(1000.0))
+    rng = np.random.default_rng(0)
+    flipped = bytearray(whole)
+    flipped[whole.index(torch.arange(1000.0).numpy().tobytes()[400:]) + 99] ^= 1  # one bit of one weight
+    cuts = [whole[: int(cut)] for cut in rng.integers(0, len(whole), 25)]
+    for content in (*cuts, bytes(flipped), b"", b"not a checkpoint"):
+        (folder / "step_00000003.pt").write_bytes(content)
+        with pytest.raises(UserError, match=r"step_00000003\.pt: damaged or cut off .*step_00000002\.pt"):
+            checkpoint.read(tmp_path / "run")
+        assert (folder / "step_00000003.pt").read_bytes() == content
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoint.read(tmp_path / "nothing.pt")
+    torch.save({"state_dict": {}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"other\.pt: not a checkpoint of launch\.train"):
+        checkpoint.read(tmp_path / "other.pt")
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/owned",)
+
+    torch.save({"format": 1, "step": 1, "model": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.read(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(small_index, tmp_path):
+    """A file-size limit of the kernel's stands for the disk: the write fails half-way, as on a full one."""
+    tree = config_tree(small_index, tmp_path, train={"batch": 24, "epochs": 0.5, "device": "cpu"})
+    path = write_config(tmp_path / "c.yaml", tree)
+    assert command("launch.train", path).returncode == 0
+    saved = checkpoint.latest(tmp_path / "quick")
+    content = saved.read_bytes()
+    tree["name"] = "full"
+    path = write_config(tmp_path / "c.yaml", tree)
+    limit = f"ulimit -f {len(content) // 1024 // 2}; exec {sys.executable} -m launch.train {path}"
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
+    got = subprocess.run(["bash", "-c", limit], env=environment, capture_output=True, text=True)
+    lines = [line for line in got.stderr.splitlines() if line.startswith("error:")]
+    assert got.returncode == 2, got.stderr
+    assert len(lines) == 1
+    assert "checkpoints/step_" in lines[0]
+    assert "cannot be written" in lines[0]
+    assert "Traceback" not in got.stderr
+    assert list((tmp_path / "full" / "checkpoints").iterdir()) == []
+    assert saved.read_bytes() == content
+
+
+def test_metrics_forget_what_will_be_done_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, 0)
+    for step in range(1, 8):
+        file.write({"step": step, "split": "train"})
+    file.close()
+    path.write_text(path.read_text() + '{"step": 8, "spl')  # cut off by a kill
+    file = MetricsFile(path, 5)
+    file.write({"step": 6, "split": "train"})
+    file.close()
+    assert [row["step"] for row in read_rows(path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_start_weights_need_the_same_network(small_index, tmp_path):
+    with join("cpu") as ranks:
+        split = open_index(small_index).split("train")
+        first = quick_config(small_index, tmp_path, name="first", train__epochs=0.2)
+        fit(Job(first, ranks, split))
+        other = quick_config(
+            small_index,
+            tmp_path,
+            name="other",
+            model={"name": "resnet14", "checkpoint": str(tmp_path / "first")},
+        )
+        with pytest.raises(UserError, match=r"model\.checkpoint: .*first does not hold a resnet14: layer"):
+            fit(Job(other, ranks, split))
+
+
+def test_another_run_in_the_same_folder_is_refused(small_index, tmp_path):
+    config = quick_config(small_index, tmp_path, train__epochs=0.2)
+    path = write_config(tmp_path / "c.yaml", config.model_dump())
+    assert command("launch.train", path).returncode == 0
+    for word, message in {
+        "optim.lr=0.2": r"error: optim.lr: 0.2, but .*quick was started with 0.1",
+        "train.batch=25": r"error: train.batch: 25, but",
+        "data.pictures.pad=2": r"error: data.pictures.pad: 2, but",
+        "seed=4": r"error: seed: 4, but",
+    }.items():
+        got = command("launch.train", path, word)
+        assert got.returncode == 2
+        assert got.stderr.strip().count("\n") == 0, got.stderr
+        assert re.match(message, got.stderr), got.stderr
+    assert command("launch.train", path, "monitor.log_every=2", "data.loading.threads=2").returncode == 0
+    assert dump(config).splitlines()[0] == "name: quick"
