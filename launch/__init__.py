@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 75 preempted
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,12 +14,16 @@ from pipeline.config import UserError
 
 @contextmanager
 def door() -> Iterator[None]:
-    """Turns a UserError into one line and exit code 2. Of several ranks only the first one speaks."""
+    """Turns a UserError into one line and exit code 2, from several ranks too."""
     try:
         yield
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        rank = os.environ.get("RANK", "0")
+        if rank != "0":
+            # Mostly all ranks find the same mistake. The first one tells it and torchrun then ends the
+            # others; one that is still here afterwards found a mistake of its own.
+            time.sleep(5)
+        print(f"error: {'' if rank == '0' else f'rank {rank}: '}{error}", file=sys.stderr, flush=True)
         # 2 for every rank; torchrun itself then ends with 1 and names this code in its summary.
         sys.exit(2)
     except KeyboardInterrupt:

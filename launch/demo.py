@@ -54,14 +54,18 @@ def demo(root: Path | None, ranks: int | None) -> None:
     report = write(training.folder)
     run = load_run(training.folder)
     (test,) = [row for row in run.rows if row["split"] == "test"]
-    print(f"\nResNet-20 on {len(ANIMALS)} animal classes: {test['top1']:.1%} of the test pictures (chance 16.7%)")
+    print(
+        f"\nResNet-20 on {len(ANIMALS)} animal classes: {test['top1']:.1%} of the test pictures (chance 16.7%)"
+    )
     print_table(run.transfers)
     print(f"report: {report}   ({time.monotonic() - start:.0f} s)")
 
 
 def prepare(root: Path | None, wanted: dict[str, tuple[str, ...]]) -> None:
     """Makes the indexes that are not there yet."""
-    missing = {folder: classes for folder, classes in wanted.items() if not (Path(folder) / "index.json").exists()}
+    missing = {
+        folder: classes for folder, classes in wanted.items() if not (Path(folder) / "index.json").exists()
+    }
     if not missing:
         return
     from pipeline.data import sources

@@ -279,7 +279,9 @@ def parse(schema: type[Schema], tree: dict, origin: str) -> Schema:
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(schema, error.errors()[0])}") from None
+        # A key that does not exist explains what is missing beside it, so it is told first.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        raise UserError(f"{origin}: {_explain(schema, first)}") from None
 
 
 def dump(config: Section) -> str:

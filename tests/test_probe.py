@@ -1,6 +1,4 @@
-"""The frozen probe: its optimum against closed forms and independent solvers, and the choice of lambda."""
-
-import warnings
+"""The frozen probe: its optimum against closed forms and independent solvers."""
 
 import numpy as np
 import pytest
@@ -8,13 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from pipeline.config import UserError
 from pipeline.transfer import probe as module
-from pipeline.transfer.probe import LAMBDAS, Probe, choose, fit, probe
+from pipeline.transfer.probe import LAMBDAS, Probe, fit
 
 # scikit-learn deprecates quickly; none of its warnings, nor one of ours, may pass unseen.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -46,7 +42,7 @@ def objective(weight, bias, features, labels, lam):
 
 
 def independent(features, labels, lam, classes):
-    """F's minimum by scipy on the written objective, in float64, on standardised features for conditioning."""
+    """F's minimum by scipy on the written objective, in float64, from zero, on centred features."""
     shape = (classes, features.shape[1] + 1)
     centre = features.astype(np.float64).mean(axis=0)
 
@@ -72,8 +68,11 @@ def test_optimum_is_the_independent_solvers(classes, pictures, lam):
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize("margin", [0.1, 1.0, 4.0, 10.0])
 def test_closed_form_on_one_feature_a_class(classes, margin):
-    """x_i = unit vector of its class: by symmetry W = a (I - 1/K), b = 0, the margin between logits is a, and
-    dF/da = 0 gives lambda = n K exp(-a) / (2 a (1 + (K - 1) exp(-a))) / (K (K - 1)) * (K - 1), n a class."""
+    """x_i = the unit vector of its class, n pictures each: by symmetry W = a (I - 1/K) and b = 0, so
+
+    F = n K log(1 + (K - 1) exp(-a)) + lambda a^2 (K - 1), whose minimum lies at a where
+    lambda = n K exp(-a) / (2 a (1 + (K - 1) exp(-a))).
+    """
     each = 5
     labels = np.repeat(np.arange(classes), each)
     decay = np.exp(-margin)
@@ -110,7 +109,7 @@ def test_grid_is_of_lambda_and_not_inverted(lam):
 
 
 def test_all_lambdas_against_scikit_learn_fitted_one_by_one():
-    """Cold, on the features as they are: ours is never above scikit-learn's F, nor apart from its tight one."""
+    """Cold, on the features as they are: ours is never above its default F, nor apart from its tight one."""
     features, labels = make(80, 16, 4)
     inputs = features.astype(np.float64)
     for lam in LAMBDAS:
@@ -126,12 +125,11 @@ def test_all_lambdas_against_scikit_learn_fitted_one_by_one():
 
 @pytest.mark.parametrize(("pictures", "width", "classes"), [(60, 200, 4), (200, 10, 4), (80, 16, 2)])
 def test_gradient_vanishes_along_the_whole_path(pictures, width, classes):
-    """||gradient||^2 / (4 lambda) bounds how far F is above its minimum (strong convexity): below 1e-5 of F."""
+    """||gradient||^2 / (4 lambda) bounds F above its minimum (strong convexity in W): below 1e-5 of F."""
     features, labels = make(pictures, width, classes, noise=2.0)
     problem = module._Problem(features, labels, classes, module.MAX_ITERATIONS)
     for lam in LAMBDAS[::-1]:
         found, converged = problem.solve(lam)
-        value, slope = objective(found.weight, found.bias, features - problem.mean, labels, lam)
         # In centred features the bias differs by W @ mean.
         value, slope = objective(
             found.weight, found.bias + found.weight @ problem.mean, features - problem.mean, labels, lam
@@ -141,16 +139,27 @@ def test_gradient_vanishes_along_the_whole_path(pictures, width, classes):
         assert np.abs(slope).max() < 1e-4 * pictures, lam
 
 
-def test_features_on_wildly_different_scales():
-    """Columns from 1e-3 to 1e3; scikit-learn's Newton solver, which no scaling disturbs, has the same optimum."""
+@pytest.mark.parametrize("decades", [1, 3])
+def test_features_on_wildly_different_scales(decades):
+    """Columns from 0.1 to 10 and from 1e-3 to 1e3, against scikit-learn's Newton, which no scaling disturbs.
+
+    One decade each way is solved at every lambda. Three are beyond L-BFGS where the penalty is weak, and
+    then the probe must know: never a wrong optimum that counts as converged.
+    """
     features, labels = make(150, 7, 3, noise=2.0)
-    features = features.astype(np.float64) * np.logspace(-3, 3, 7)
-    for lam in (1e-4, 1e-2, 1.0, 1e2):
-        found = fit(features, labels, lam, 3)
-        newton = LogisticRegression(C=1 / (2 * lam), solver="newton-cholesky", tol=1e-10, max_iter=500)
-        newton.fit(features - features.mean(axis=0), labels)
-        want, _ = objective(newton.coef_, newton.intercept_, features - features.mean(axis=0), labels, lam)
-        assert objective(found.weight, found.bias, features, labels, lam)[0] == pytest.approx(want, rel=1e-6)
+    features = features.astype(np.float64) * np.logspace(-decades, decades, 7)
+    centred = features - features.mean(axis=0)
+    problem = module._Problem(features, labels, 3, module.MAX_ITERATIONS)
+    certain = []
+    for lam in LAMBDAS[::-4]:
+        found, converged = problem.solve(lam)
+        newton = LogisticRegression(C=1 / (2 * lam), solver="newton-cholesky", tol=1e-12, max_iter=500)
+        newton.fit(centred, labels)
+        want, _ = objective(newton.coef_, newton.intercept_, centred, labels, lam)
+        value, _ = objective(found.weight, found.bias, features, labels, lam)
+        assert value == pytest.approx(want, rel=1e-6 if converged else 0.1)
+        certain.append(converged)
+    assert all(certain) if decades == 1 else certain[:4] == [True] * 4
 
 
 problems = st.tuples(st.integers(0, 1000), st.integers(2, 4), st.sampled_from([6, 40]), st.floats(-3, 3))
@@ -209,110 +218,6 @@ def test_features_that_say_nothing(value):
     features = np.full((5, 4), value, np.float32)
     found = fit(features, labels, 1e-6, 3)
     assert np.exp(log_softmax(found.logits(features), axis=1))[0] == pytest.approx([0.2, 0.6, 0.2], abs=1e-6)
-
-
-@pytest.fixture(scope="module")
-def searched():
-    """A problem with room for a mistake: (features, labels, train_rows, val_rows)."""
-    features, labels = make(160, 20, 4, seed=3, noise=2.2)
-    return features, labels, np.arange(0, 120), np.arange(120, 160)
-
-
-def test_path_is_that_of_separate_cold_fits_and_the_choice_its_best(searched):
-    features, labels, train, val = searched
-    choice = choose(*searched, classes=4)
-    assert [point[0] for point in choice.path] == LAMBDAS.tolist()
-    for lam, top1, loss in choice.path[::4]:
-        cold = fit(features[train], labels[train], lam, 4)
-        logs = log_softmax(cold.logits(features[val]), axis=1)
-        assert top1 == np.mean(cold.predict(features[val]) == labels[val])
-        assert loss == pytest.approx(-logs[np.arange(40), labels[val]].mean(), rel=1e-3)
-    best = max(point[1] for point in choice.path)
-    level = [point for point in choice.path if point[1] == best]
-    assert len(level) > 1  # the case has a tie to break
-    assert choice.val_accuracy == best
-    assert choice.lam == min(level, key=lambda point: point[2])[0]
-    assert not choice.at_edge
-    assert choice.unconverged == []
-    assert min(top1 for _, top1, _ in choice.path) < best - 0.1  # lambda matters here
-
-
-def test_rows_outside_both_sets_are_never_looked_at(searched):
-    features, labels, train, val = searched
-    more = np.concatenate([features, np.full((5, 20), np.nan, np.float32)])
-    more_labels = np.concatenate([labels, np.full(5, 99)])
-    assert choose(more, more_labels, train, val, classes=4) == choose(*searched, classes=4)
-
-
-def test_probe_refits_on_training_and_validation(searched):
-    features, labels, train, val = searched
-    found, choice = probe(*searched, classes=4)
-    want = fit(features, labels, choice.lam, 4)
-    assert np.array_equal(found.weight, want.weight)
-    assert np.array_equal(found.bias, want.bias)
-    assert not np.allclose(found.weight, fit(features[train], labels[train], choice.lam, 4).weight, rtol=0.01)
-    assert probe(features, labels, val, train, [choice.lam], classes=4)[0].weight == pytest.approx(
-        found.weight
-    )
-
-
-def test_best_lambda_at_the_grids_edge_warns(searched):
-    inner = choose(*searched, classes=4).lam
-    for grid in (inner * np.array([1, 1e2, 1e4]), inner * np.array([1e-6, 1e-4, 1])):
-        with pytest.warns(UserWarning, match="at the edge of the grid"):
-            choice = choose(*searched, grid, classes=4)
-        assert choice.at_edge
-        assert choice.lam == inner
-    assert not choose(*searched, [inner], classes=4).at_edge  # one lambda is a decision, not a grid
-
-
-def test_solver_that_stops_short_says_so(searched):
-    features, labels, train, _ = searched
-    with pytest.warns(ConvergenceWarning, match=r"lambda 0\.001 stopped at 3 iterations"):
-        fit(features[train], labels[train], 1e-3, 4, max_iterations=3)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        choice = choose(*searched, [1e-4, 1e-3, 1e9], classes=4, max_iterations=3)
-    assert choice.unconverged == [1e-4, 1e-3]
-    assert {warning.category for warning in caught} <= {ConvergenceWarning, UserWarning}
-    assert any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-
-
-def test_validation_may_lack_a_class(searched):
-    features, labels, train, val = searched
-    some = val[labels[val] != 2]
-    choice = choose(features, labels, train, some, classes=4)
-    assert choice.val_accuracy == max(point[1] for point in choice.path)
-    assert all(np.isfinite(point).all() for point in choice.path)
-
-
-def test_training_must_have_every_class(searched):
-    features, labels, train, val = searched
-    with pytest.raises(UserError, match="class 2 has no training picture"):
-        choose(features, labels, train[labels[train] != 2], val, classes=4)
-    with pytest.raises(UserError, match="class 4 has no training picture"):
-        fit(features, labels, 1.0, 5)
-
-
-def test_mistakes_are_named(searched):
-    features, labels, train, val = searched
-    with pytest.raises(UserError, match=r"label 3 is outside 0\.\.2"):
-        fit(features, labels, 1.0, 3)
-    for lam in (0.0, -1.0, np.inf, np.nan):
-        with pytest.raises(UserError, match="lambda="):
-            fit(features, labels, lam, 4)
-    broken = features.copy()
-    broken[17, 3] = np.nan
-    with pytest.raises(UserError, match="row 17 are not finite"):
-        fit(broken, labels, 1.0, 4)
-    with pytest.raises(UserError, match="at least 2"):
-        fit(features, np.zeros(160, int), 1.0, 1)
-    with pytest.raises(UserError, match="no validation picture"):
-        choose(features, labels, train, val[:0], classes=4)
-    with pytest.raises(UserError, match="lambdas is empty"):
-        choose(features, labels, train, val, [], classes=4)
-    with pytest.raises(AssertionError, match="both trained on and validated on"):
-        choose(features, labels, train, train[:5], classes=4)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])

@@ -199,6 +199,15 @@ def test_an_archive_cannot_write_outside_of_itself(tmp_path, splits, facts, form
     assert not os.path.exists("/tmp/escaped-by-cifar10")
 
 
+def test_a_link_in_an_archive_is_not_followed(tmp_path, splits, facts):
+    inside = small.write_pickles(tmp_path / "unpacked", splits)
+    os.rename(inside / "data_batch_1", tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", inside / "data_batch_1")
+    archive = small.pack(inside, tmp_path / "cifar-10-python.tar.gz")
+    with pytest.raises(UserError, match=r"cifar-10-python\.tar\.gz: data_batch_1 is missing"):
+        read_cifar10(archive, facts=facts)
+
+
 def test_a_folder_without_cifar10_says_what_it_should_hold(tmp_path, facts):
     with pytest.raises(UserError, match=r"holds no CIFAR-10; it should hold cifar-10-batches-py/, .*\.tgz"):
         read_cifar10(tmp_path, facts=facts)

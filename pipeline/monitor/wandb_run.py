@@ -1,6 +1,7 @@
 """Weights & Biases as a mirror of metrics.jsonl: one run across restarts, offline without a key."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -40,13 +41,22 @@ class WandbRun:
 
 def _folder_id(folder: Path) -> str:
     file = folder / ID_FILE
-    return file.read_text().strip() if file.exists() else wandb.util.generate_id()
+    return file.read_text().strip() if file.exists() else secrets.token_hex(4)
 
 
 def _mode() -> str:
+    """Online where a key is known and accepted; else offline, to be sent later with ``wandb sync``."""
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
-    return "online" if wandb.api.api_key else "offline"
+    try:
+        return "online" if wandb.login(prompt=False) else "offline"
+    except Exception as error:  # a wrong key, or a compute node without internet
+        print(f"W&B cannot be reached, logging offline: {_line(error)}", file=sys.stderr, flush=True)
+        return "offline"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def open_wandb(*args) -> WandbRun | None:
@@ -54,5 +64,5 @@ def open_wandb(*args) -> WandbRun | None:
     try:
         return WandbRun(*args)
     except Exception as error:  # whatever W&B raises: its outages must cost nothing
-        print(f"W&B is off for this run: {error}", file=sys.stderr, flush=True)
+        print(f"W&B is off for this run: {_line(error)}", file=sys.stderr, flush=True)
         return None

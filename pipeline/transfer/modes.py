@@ -3,6 +3,8 @@
 Each returns the answers on the test pictures and what was chosen without them.
 """
 
+import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,17 +39,24 @@ class Stage:
         return self.trained(task, mode, number)
 
     def frozen(self, task: Task, number: int) -> Answers:
-        """Features of the frozen network, then logistic regression with its λ chosen on validation."""
+        """Features of the frozen network, then logistic regression with its λ chosen on validation.
+
+        All ranks compute features; the first one alone fits, the others' answers are empty.
+        """
         used = np.unique(np.concatenate(task.rows))
         train = self._features(task, task.train.take(used), "training features")
         test = self._features(task, task.test, "test features")
+        if not self.ranks.first:
+            return np.empty(0, np.int64), {}
         rows = np.searchsorted(used, task.rows[number])
         labels = task.train.labels[used].astype(np.int64)
         seed = self.config.seed + number
         fitted, held_out = stratified_split(labels[rows], task.dataset.validation, seed)
-        found, choice = probe(
-            np.asarray(train), labels, rows[fitted], rows[held_out], classes=len(task.train.classes)
-        )
+        classes = len(task.train.classes)
+        with warnings.catch_warnings(record=True) as caught:
+            found, choice = probe(np.asarray(train), labels, rows[fitted], rows[held_out], classes=classes)
+        for warning in caught:
+            print(f"{task.dataset.name} frozen, seed {seed}: {warning.message}", file=sys.stderr, flush=True)
         chosen = {"lambda": choice.lam, "val_top1": choice.val_accuracy, "at_edge": choice.at_edge}
         return found.predict(np.asarray(test)), chosen
 

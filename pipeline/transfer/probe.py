@@ -54,7 +54,8 @@ class Choice:
 
     path: (lambda, validation top-1, validation cross-entropy per picture) for every lambda, ascending.
     at_edge: the best lambda is the grid's smallest or largest, so a better one may lie outside.
-    unconverged: the lambdas where the solver stopped at its limit; their scores are of where it stood.
+    unconverged: the lambdas where the solver ended, by its limit or by rounding, before F was within 1e-6
+    of its minimum for certain; their scores are of where it stood.
     """
 
     lam: float
@@ -74,8 +75,8 @@ def fit(
     """The minimum of F (see above) at one lambda.
 
     features: (N, D) floats; labels: (N,) integers in 0..classes-1, each class at least once. UserError for a
-    class without a picture, features that are not finite, lambda <= 0. Warns (ConvergenceWarning) when
-    max_iterations did not suffice.
+    class without a picture, features that are not finite, lambda <= 0. Warns (ConvergenceWarning) when it
+    stopped before the optimum was certain.
     """
     found, converged = _Problem(features, labels, classes, max_iterations).solve(lam)
     if not converged:
@@ -97,7 +98,7 @@ def choose(
 
     features: (N, D); labels: (N,); train_rows, val_rows: disjoint integer rows. Every class needs a
     training picture (UserError); validation may lack classes. Warns (UserWarning) when the best lambda is
-    at the grid's edge, and (ConvergenceWarning) when its fit did not converge.
+    at the grid's edge, and (ConvergenceWarning) when its fit is in `unconverged`.
     """
     assert np.intersect1d(train_rows, val_rows).size == 0, "pictures both trained on and validated on"
     if len(val_rows) == 0:
@@ -259,9 +260,9 @@ def _check(features: np.ndarray, labels: np.ndarray, classes: int) -> None:
         )
 
 
-def _warn_unconverged(lam: float, max_iterations: int) -> None:
+def _warn_unconverged(lam: float, limit: int) -> None:
     warnings.warn(
-        f"the probe at lambda {lam:g} stopped at {max_iterations} iterations, short of the optimum",
+        f"the probe at lambda {lam:g} stopped short of a certain optimum (limit: {limit} iterations)",
         ConvergenceWarning,
         stacklevel=3,
     )

@@ -1,0 +1,231 @@
+"""The transfer stage: frozen is frozen, features are computed once, three modes from one checkpoint."""
+
+import hashlib
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import command, drawn_pictures, quick_config, torchrun
+from torch import nn
+
+from pipeline.config import Loading, Pictures, TransferConfig, UserError, parse
+from pipeline.data.index import open_index
+from pipeline.data.loader import Loader
+from pipeline.data.prepare import write_index
+from pipeline.data.sources import Source
+from pipeline.train import Job, checkpoint, fit
+from pipeline.train.ranks import join
+from pipeline.train.start import build_model
+from pipeline.transfer import features as features_module
+from pipeline.transfer.backbone import Backbone
+from pipeline.transfer.features import features
+from pipeline.transfer.run import run
+
+SMALL = Pictures(size=32, crop="pad", eval_resize=None)
+
+
+@pytest.fixture(scope="module")
+def pretrained(small_index, tmp_path_factory):
+    """A run's folder with a checkpoint of a ResNet-8 that learned five classes of stripes."""
+    runs = tmp_path_factory.mktemp("pretrained")
+    with join("cpu") as ranks:
+        config = quick_config(small_index, runs, train__epochs=3.0)
+        fit(Job(config, ranks, open_index(small_index).split("train")))
+    return runs / "quick"
+
+
+@pytest.fixture(scope="module")
+def other_index(tmp_path_factory):
+    """Another task: three classes, 60 pictures to train on, 45 to test."""
+    out = tmp_path_factory.mktemp("other") / "index"
+    splits = {"train": drawn_pictures(60, 3, 10), "test": drawn_pictures(45, 3, 11)}
+    write_index(Source("other", list("xyz"), splits), out)
+    return out
+
+
+def transfer_tree(checkpoint, index, runs) -> dict:
+    recipe = {"optim": {"lr": 0.05}, "train": {"batch": 6, "epochs": 2, "device": "cpu"}}
+    return {
+        "name": "moved",
+        "runs": str(runs),
+        "checkpoint": str(checkpoint),
+        "datasets": [{"name": "other", "index": str(index), "per_class": 8, "seeds": 2}],
+        "pictures": SMALL.model_dump(),
+        "loading": {"threads": 1},
+        "batch": 20,
+        "finetuned": recipe,
+        "scratch": recipe,
+        "monitor": {"samples": 5},
+    }
+
+
+def buffers_hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_frozen_means_that_nothing_moves(pretrained):
+    """Not under a parent's train(), not over many batches, not by an optimizer step on what is behind it."""
+    frozen = Backbone.read(str(pretrained)).frozen(torch.device("cpu"))
+    whole = nn.Sequential(frozen, nn.Linear(64, 3))
+    before = buffers_hash(frozen)
+    whole.train()
+    assert all(not module.training for module in frozen.model.modules())
+    optimizer = torch.optim.SGD(whole.parameters(), lr=1.0)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        whole(torch.randn(8, 3, 32, 32) * 5 + 2).square().sum().backward()
+        optimizer.step()
+    assert buffers_hash(frozen) == before
+    # What the trap looks like: weights frozen, statistics moving.
+    trapped = frozen.model.requires_grad_(False).train()
+    trapped(torch.randn(8, 3, 32, 32))
+    assert buffers_hash(frozen) != before
+
+
+def test_features_are_computed_once_and_heal_themselves(pretrained, other_index, tmp_path, monkeypatch):
+    backbone = Backbone.read(str(pretrained))
+    split = open_index(other_index).split("test")
+    extracted = []
+    real = features_module._extract
+    monkeypatch.setattr(features_module, "_extract", lambda *args: extracted.append(1) or real(*args))
+    with join("cpu") as ranks:
+
+        def get(split, pictures=SMALL):
+            return features(
+                backbone, Loader(split, pictures, Loading(), ranks.device, True), 16, tmp_path, ranks
+            )
+
+        first = np.array(get(split))
+        assert first.shape == (45, 64)
+        assert first.dtype == np.float32
+        assert np.array_equal(get(split), first)
+        assert len(extracted) == 1, "the second time comes from the cache"
+
+        file = next(tmp_path.glob("*.npy"))
+        content = bytearray(file.read_bytes())
+        content[-7] ^= 1
+        file.write_bytes(content)
+        assert np.array_equal(get(split), first)
+        assert len(extracted) == 2, "a damaged cache is computed again"
+        file.write_bytes(content[:300])
+        assert np.array_equal(get(split), first)
+        assert len(extracted) == 3, "a cut-off cache too"
+
+        part = get(split.take(np.array([4, 2])))
+        assert np.allclose(part, first[[4, 2]], atol=1e-5)
+        get(split, SMALL.model_copy(update={"mean": [0.5, 0.5, 0.5]}))
+        assert len(extracted) == 5, "other pictures or preprocessing are other features"
+        get(split, SMALL.model_copy(update={"pad": 2, "flip": 0.0}))
+        assert len(extracted) == 5, "training's augmentation is not evaluation's preprocessing"
+
+
+def test_features_are_the_plain_forward_pass_for_any_number_of_ranks(pretrained, other_index, tmp_path):
+    script = tmp_path / "features.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pipeline.config import Loading, Pictures\n"
+        "from pipeline.data.index import open_index\n"
+        "from pipeline.data.loader import Loader\n"
+        "from pipeline.train.ranks import join\n"
+        "from pipeline.transfer.backbone import Backbone\n"
+        "from pipeline.transfer.features import features\n"
+        "with join('cpu') as ranks:\n"
+        "    pictures = Pictures(size=32, crop='pad', eval_resize=None)\n"
+        "    split = open_index(sys.argv[2]).split('test')\n"
+        "    loader = Loader(split, pictures, Loading(), ranks.device, True)\n"
+        "    found = features(Backbone.read(sys.argv[1]), loader, 7, Path(sys.argv[3]), ranks)\n"
+        "    assert found.shape == (45, 64)\n"
+    )
+    process = torchrun(2, str(script), str(pretrained), str(other_index), str(tmp_path / "two"))
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    (file,) = (tmp_path / "two").glob("*.npy")
+    ours = np.load(file, allow_pickle=False)
+    split = open_index(other_index).split("test")
+    mean, std = torch.tensor(SMALL.mean), torch.tensor(SMALL.std)
+    images = ((torch.from_numpy(np.array(split.pixels[:])) / 255 - mean) / std).permute(0, 3, 1, 2)
+    frozen = Backbone.read(str(pretrained)).frozen(torch.device("cpu"))
+    with torch.no_grad():
+        theirs = frozen(images).numpy()
+    assert np.allclose(ours, theirs, atol=1e-4)
+
+
+def test_the_whole_stage_and_that_it_goes_on(pretrained, other_index, tmp_path):
+    config = parse(TransferConfig, transfer_tree(pretrained, other_index, tmp_path), "test")
+    with join("cpu") as ranks:
+        (result,) = run(config, ranks)
+    folder = tmp_path / "moved" / "transfer"
+    assert json.loads((folder / "other.json").read_text()) == result
+    rows = {(row["mode"], row["seed"]): row for row in result["results"]}
+    assert set(rows) == {(mode, seed) for mode in ("frozen", "finetuned", "scratch") for seed in (0, 1)}
+    for row in rows.values():
+        assert (row["n_train"], row["n_test"]) == (24, 45)
+        assert row["low"] <= row["value"] <= row["high"]
+        assert np.trace(row["confusion"]) / 45 == pytest.approx(row["value"])
+    assert rows["frozen", 0]["value"] > 0.5, "chance is 0.33"
+    for mode in ("frozen", "finetuned", "scratch"):
+        values = [rows[mode, seed]["value"] for seed in (0, 1)]
+        assert result["summary"][mode]["value"] == pytest.approx(np.mean(values))
+    gain = result["improvement"]["frozen"]["value"]
+    assert gain == pytest.approx(result["summary"]["frozen"]["value"] - result["summary"]["scratch"]["value"])
+    with np.load(folder / "other.samples.npz", allow_pickle=False) as samples:
+        assert samples["pictures"].shape == (5, 32, 32, 3)
+        assert samples["predictions_scratch"].shape == (5,)
+
+    # Again, with one answer lost: only that one is computed again, and comes out the same.
+    lost, kept = folder / "other" / "finetuned-1.npz", folder / "other" / "scratch-0.npz"
+    lost.unlink()
+    stamp = kept.stat().st_mtime_ns
+    time.sleep(0.01)
+    with join("cpu") as ranks:
+        (again,) = run(config, ranks)
+    assert again == result
+    assert kept.stat().st_mtime_ns == stamp
+
+
+def test_finetuning_starts_from_the_checkpoint_with_a_new_head(
+    pretrained, other_index, small_index, tmp_path
+):
+    weights = checkpoint.read(pretrained)["model"]
+    with join("cpu") as ranks:
+        model = {"name": "resnet8", "checkpoint": str(pretrained)}
+        config = quick_config(other_index, tmp_path, model=model)
+        moved = build_model(config, list("xyz"), ranks).state_dict()
+        same = build_model(config, list("abcde"), ranks).state_dict()
+        renamed = build_model(config, list("vwxyz"), ranks).state_dict()
+    for key, value in weights.items():
+        if not key.startswith("fc."):
+            assert torch.equal(moved[key], value), key
+    assert moved["fc.weight"].shape == (3, 64)
+    assert torch.equal(same["fc.weight"], weights["fc.weight"])
+    assert not torch.equal(renamed["fc.weight"], weights["fc.weight"]), "as many classes, but others"
+
+
+def test_mistakes_cost_a_line_each(pretrained, other_index, tmp_path):
+    tree = transfer_tree(pretrained, other_index, tmp_path)
+    path = tmp_path / "transfer.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    got = command("launch.transfer", str(path), "datasets.0.per_class=30")
+    assert got.returncode == 2
+    assert got.stderr.count("\n") == 1, got.stderr
+    assert "30" in got.stderr
+    with join("cpu") as ranks:
+        for change, message in {
+            ("checkpoint", str(tmp_path)): "checkpoint: .* holds no checkpoint yet",
+            ("checkpoint", str(tmp_path / "gone.pt")): r"checkpoint: .*gone\.pt: no such checkpoint",
+            ("index", str(tmp_path)): r"datasets\.0\.index: no index in",
+            ("test", "train"): r"datasets\.0\.test: 'train' is also the training split",
+            ("test", "val"): r"datasets\.0\.test: .* no split 'val', only train, test",
+        }.items():
+            key, value = change
+            wrong = transfer_tree(pretrained, other_index, tmp_path)
+            (wrong if key == "checkpoint" else wrong["datasets"][0])[key] = value
+            with pytest.raises(UserError, match=message):
+                run(parse(TransferConfig, wrong, "test"), ranks)
