@@ -321,7 +321,7 @@ def _override(tree: dict, word: str) -> None:
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise UserError(f"{word!r}: {'.'.join(sections)} holds a value, not a section")
+        raise UserError(f"{word!r}: {key.rpartition('.')[0]!r} holds a value, not a section")
 
 
 def _inside(place: Any, name: str, word: str) -> Any:
@@ -336,6 +336,7 @@ def _inside(place: Any, name: str, word: str) -> Any:
 
 def _explain(schema: type[BaseModel], error: dict) -> str:
     name = ".".join(str(part) for part in error["loc"])
+    name = name if name.isprintable() else repr(name)
     if error["type"] == "extra_forbidden":
         return f"{name}: no such key; {_nearest_key(schema, name)}"
     if error["type"] == "missing":

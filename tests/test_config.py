@@ -50,7 +50,7 @@ def test_the_resolved_config_repeats_itself(file, tmp_path):
         ("optim.lr=-1", r"optim\.lr: input should be greater than 0, not -1"),
         ("train.precision=fp8", r"train\.precision: .*'fp32', 'bf16' or 'fp16', not 'fp8'"),
         ("train=3", r"train: .* not 3"),
-        ("model.name.x=1", r"'model\.name\.x=1': model\.name holds a value, not a section"),
+        ("model.name.x=1", r"'model\.name\.x=1': 'model\.name' holds a value, not a section"),
         ("batch", r"'batch': an override is written section\.key=value"),
         ("data.pictures.scale=[1.0, 0.1]", r"data\.pictures\.scale: .* runs backwards; write \[0\.1, 1\.0\]"),
         ("data.pictures.eval_resize=16", r"data\.pictures\.eval_resize: 16 is smaller than .* 32"),

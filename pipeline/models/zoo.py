@@ -46,7 +46,8 @@ def find(name: str) -> Pattern:
     if small := re.fullmatch(r"(resnet|plain)([1-9][0-9]{0,3})", name):
         n, rest = divmod(int(small[2]) - 2, 6)  # 2n layers in each of three stages, the stem and the head
         if rest == 0 and n >= 1 and f"resnet{small[2]}" not in PATTERNS:
-            return replace(SMALL, depths=(n, n, n), shortcut="pad" if small[1] == "resnet" else None)
+            residual = replace(SMALL, depths=(n, n, n))
+            return residual if small[1] == "resnet" else replace(residual, shortcut=None)
     near = difflib.get_close_matches(name.lower(), names(), n=3)
     choice = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(names())}"
     raise UserError(

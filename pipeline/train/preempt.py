@@ -19,5 +19,5 @@ class StopSignal:
         self.asked = True
 
 
-class Preempted(Exception):
+class Preempted(Exception):  # noqa: N818 - not an error
     """The job was asked to stop and has saved everything."""

@@ -58,6 +58,7 @@ class Stage:
         for warning in caught:
             print(f"{task.dataset.name} frozen, seed {seed}: {warning.message}", file=sys.stderr, flush=True)
         chosen = {"lambda": choice.lam, "val_top1": choice.val_accuracy, "at_edge": choice.at_edge}
+        chosen |= {"unconverged": choice.unconverged, "path": choice.path}
         return found.predict(np.asarray(test)), chosen
 
     def trained(self, task: Task, mode: str, number: int) -> Answers:
