@@ -149,7 +149,9 @@ def test_embed_dims_are_the_papers():
     with torch.device("meta"):
         found = {name: build(name, 10).embed_dim for name in KINDS}
     wide = {"resnet18": 512, "resnet50": 2048, "vgg11": 4096, "vgg11_bn": 4096}
+    narrow = build("vgg11", 10, width=0.25)
     assert found == {"resnet20": 64, "plain20": 64} | wide
+    assert narrow.embed_dim == 1024  # width reaches the hidden layers too
 
 
 @pytest.mark.parametrize("name", KINDS)
