@@ -54,9 +54,8 @@ def demo(root: Path | None, ranks: int | None) -> None:
     report = write(training.folder)
     run = load_run(training.folder)
     (test,) = [row for row in run.rows if row["split"] == "test"]
-    print(
-        f"\nResNet-20 on {len(ANIMALS)} animal classes: {test['top1']:.1%} of the test pictures (chance 16.7%)"
-    )
+    share = f"{test['top1']:.1%} of the test pictures right, chance is {1 / len(ANIMALS):.1%}"
+    print(f"\nResNet-20 on {len(ANIMALS)} classes of animals: {share}")
     print_table(run.transfers)
     print(f"report: {report}   ({time.monotonic() - start:.0f} s)")
 

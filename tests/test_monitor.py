@@ -2,10 +2,12 @@
 
 import io
 import os
-import sys
+import time
 
+import pytest
 import yaml
 from conftest import command, config_tree
+from rich.console import Console
 
 from pipeline.monitor.metrics import read_rows
 from pipeline.progress import Bar
@@ -55,16 +57,45 @@ def test_wandb_that_fails_to_start_costs_a_line_and_no_training(small_index, tmp
     assert len(read_rows(tmp_path / "quick" / "metrics.jsonl")) == 3
 
 
-def test_without_a_terminal_the_bar_is_plain_lines_with_rate_and_time_left(monkeypatch):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_and_plain_lines_elsewhere(terminal, monkeypatch):
+    monkeypatch.setattr("pipeline.progress.PLAIN_EVERY", 0.0)
     out = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", out)
-    bar = Bar("measure", 200, "pictures", show=True, done=100)
-    for _ in range(100):
-        bar.advance()
-    bar.close()
-    (line,) = out.getvalue().splitlines()
-    assert line.startswith("measure: 200/200 pictures, ")
-    assert "pictures/s, 0:00 left" in line
-    silent = Bar("measure", 1, "pictures", show=False)
-    silent.advance()
+    console = Console(file=out, force_terminal=terminal, width=120)
+    with Bar("fetching [x]", 20_000_000, "bytes", console=console) as bar:
+        bar.advance(5_000_000)
+        time.sleep(0.2)  # a drawn bar is redrawn ten times a second
+        bar.advance(15_000_000, "almost")
+    text = out.getvalue()
+    if terminal:
+        assert "\x1b[" in text
+        assert "of 20.0 MB" in text
+    else:
+        first, second, last = text.splitlines()
+        assert first.startswith("fetching [x]: 5.0 MB of 20.0 MB, ")
+        assert " left" in first
+        assert second.startswith("fetching [x]: 20.0 MB of 20.0 MB, ")
+        assert second.endswith(", almost")
+        assert last.startswith("fetching [x]: 20.0 MB in 0.2 s (")
+
+
+def test_the_rate_leaves_out_what_was_done_before_and_other_ranks_are_silent():
+    out = io.StringIO()
+    console = Console(file=out)
+    with Bar("run", 200, "steps", done=100, console=console) as bar:
+        assert "left" not in bar.state(), "nothing is known yet"
+        bar.advance(50)
+        assert bar.state().startswith("150 of 200 steps, ")
+    Bar("run", 1, "steps", show=False, console=console).close()
     assert len(out.getvalue().splitlines()) == 1
+
+
+def test_a_bar_within_a_bar():
+    """Evaluation within training, on one terminal."""
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with (
+        Bar("train", 3, "steps", console=console) as outer,
+        Bar("val", 2, "batches", console=console) as inner,
+    ):
+        inner.advance()
+        outer.advance()

@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from torchvision.datasets import ImageFolder
 
 from pipeline.config import UserError
 from pipeline.data.sources import Files, read
 from pipeline.data.sources.imagefolder import PICTURES
-from pipeline.data.sources.progress import progress
 
 
 def draw(path: Path) -> Path:
@@ -191,23 +189,3 @@ def test_no_folder_is_a_users_mistake(tmp_path):
         read("imagenet")
     with pytest.raises(UserError, match="holds no class folders"):
         read("imagefolder", tmp_path)
-
-
-def test_progress_is_a_bar_on_a_terminal_and_plain_lines_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.data.sources.progress.LINE_EVERY", 0.0)
-    for terminal in (True, False):
-        with open(tmp_path / f"{terminal}.txt", "w+") as file:
-            console = Console(file=file, force_terminal=terminal, width=100)
-            with progress("fetching [x]", 20_000_000, "bytes", console) as advance:
-                advance(5_000_000)
-                advance(15_000_000)
-            file.seek(0)
-            text = file.read()
-        if terminal:
-            assert "20.0 MB of 20.0 MB" in text
-            assert "\x1b[" in text
-        else:
-            first, second, last = text.splitlines()
-            assert first.startswith("fetching [x]: 5.0 MB of 20.0 MB (")
-            assert second.startswith("fetching [x]: 20.0 MB of 20.0 MB (")
-            assert last.startswith("fetching [x]: 20.0 MB in 0.0 s (")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.config import TrainConfig, dump
 from pipeline.monitor.metrics import MetricsFile
-from pipeline.progress import Bar
+from pipeline.progress import Bar, say
 
 
 class Monitor:
@@ -50,7 +50,7 @@ class Monitor:
                 self._wandb.write(row)
             if row["split"] != "train":
                 words = f"{row['split']} loss {row['loss']:.3f}, top-1 {row['top1']:.2%}"
-                self.bar.say(f"epoch {row['epoch']:.2f}: {words}")
+                say(f"epoch {row['epoch']:.2f}: {words}")
 
     def close(self) -> None:
         self.bar.close()

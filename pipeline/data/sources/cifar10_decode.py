@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import UserError
+from pipeline.progress import Bar
 
 from .archive import members
 from .cifar10_facts import BATCHES, PICTURES, SIDE, Facts, verify
-from .progress import progress
 from .source import Pixels, plain
 
 Decoded = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]  # pixels by batch; labels by batch or split
@@ -52,7 +52,7 @@ def decode(publication: Publication, place: Path, facts: Facts) -> dict[str, Pix
     """
     pixels, labels = {}, {}
     total = PICTURES * len(_ALL)
-    with progress(f"CIFAR-10: decoding {publication.title}", total, "pictures") as advance:
+    with Bar(f"CIFAR-10: decoding {publication.title}", total, "pictures") as bar:
         for name, content in members(place, publication.inside, publication.files):
             try:
                 new_pixels, new_labels = publication.decode(name, content, facts)
@@ -62,7 +62,7 @@ def decode(publication: Publication, place: Path, facts: Facts) -> dict[str, Pix
                 ) from None
             for batch, array in new_pixels.items():
                 verify(array, facts.pixels[batch], f"{place}: {name}: the pictures")
-                advance(len(array))
+                bar.advance(len(array))
             pixels |= new_pixels
             labels |= new_labels
     splits = {}

