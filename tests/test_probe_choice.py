@@ -51,6 +51,16 @@ def test_path_is_that_of_separate_cold_fits_and_the_choice_its_best(searched):
     assert min(top1 for _, top1, _ in choice.path) < best - 0.1  # lambda matters here
 
 
+def test_chosen_by_loss_it_is_the_lowest_cross_entropy(searched):
+    choice = choose(*searched, classes=4, by="loss")
+    lowest = min(choice.path, key=lambda point: point[2])
+    assert choice.lam == lowest[0]
+    assert choice.val_accuracy == lowest[1]
+    found, same = probe(*searched, classes=4, by="loss")
+    assert same.lam == choice.lam
+    assert np.array_equal(found.weight, fit(*searched[:2], choice.lam, 4).weight)
+
+
 def test_rows_outside_both_sets_are_never_looked_at(searched):
     features, labels, train, val = searched
     more = np.concatenate([features, np.full((5, 20), np.nan, np.float32)])

@@ -196,6 +196,8 @@ class Dataset(Section):
     """Training pictures of each class, drawn by seed without replacement; none = all."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Share of the training pictures on which the regularisation is chosen; refitted on all of them."""
+    choose_by: Literal["top1", "loss"] = "top1"
+    """What is compared on validation: top-1 as in the lineage, or cross-entropy where pictures are few."""
     metric: Literal["top1"] = "top1"
     seeds: Positive = 3
     """Repetitions, each with other training pictures and another random start."""

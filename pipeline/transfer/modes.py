@@ -54,7 +54,9 @@ class Stage:
         fitted, held_out = stratified_split(labels[rows], task.dataset.validation, seed)
         classes = len(task.train.classes)
         with warnings.catch_warnings(record=True) as caught:
-            found, choice = probe(np.asarray(train), labels, rows[fitted], rows[held_out], classes=classes)
+            splits = rows[fitted], rows[held_out]
+            by = task.dataset.choose_by
+            found, choice = probe(np.asarray(train), labels, *splits, classes=classes, by=by)
         for warning in caught:
             print(f"{task.dataset.name} frozen, seed {seed}: {warning.message}", file=sys.stderr, flush=True)
         chosen = {"lambda": choice.lam, "val_top1": choice.val_accuracy, "at_edge": choice.at_edge}

@@ -13,6 +13,7 @@ not comparable between papers without this: DINOv2's runs over C, ssl-transfer's
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import logsumexp
@@ -96,9 +97,13 @@ def choose(
     lambdas: Sequence[float] | np.ndarray = LAMBDAS,
     *,
     classes: int,
+    by: Literal["top1", "loss"] = "top1",
     max_iterations: int = MAX_ITERATIONS,
 ) -> Choice:
-    """Fit on features[train_rows] at every lambda; best validation top-1, ties by lower cross-entropy.
+    """Fit on features[train_rows] at every lambda; the best on validation is chosen.
+
+    By top-1, as the lineage, ties by lower cross-entropy; or by cross-entropy (`loss`), which still tells
+    lambdas apart where validation is so small that a single picture is points of top-1.
 
     features: (N, D); labels: (N,); train_rows, val_rows: disjoint integer rows. Every class needs a
     training picture (UserError); validation may lack classes. Warns (UserWarning) when the best lambda is
@@ -120,7 +125,8 @@ def choose(
         if not converged:
             unconverged.append(lam)
         path.append((lam, *_score(found.logits(val_features), val_labels)))
-    lam, accuracy, _ = max(path, key=lambda point: (point[1], -point[2], point[0]))
+    first = (lambda point: point[1]) if by == "top1" else (lambda point: -point[2])
+    lam, accuracy, _ = max(path, key=lambda point: (first(point), -point[2], point[0]))
     path.reverse()
     at_edge = len(path) > 1 and lam in (path[0][0], path[-1][0])
     if at_edge:
@@ -141,12 +147,12 @@ def probe(
     lambdas: Sequence[float] | np.ndarray = LAMBDAS,
     *,
     classes: int,
+    by: Literal["top1", "loss"] = "top1",
     max_iterations: int = MAX_ITERATIONS,
 ) -> tuple[Probe, Choice]:
     """The whole protocol but the test: choose lambda, then refit on training and validation rows together."""
-    choice = choose(
-        features, labels, train_rows, val_rows, lambdas, classes=classes, max_iterations=max_iterations
-    )
+    limits = {"classes": classes, "by": by, "max_iterations": max_iterations}
+    choice = choose(features, labels, train_rows, val_rows, lambdas, **limits)
     rows = np.sort(np.concatenate([train_rows, val_rows]))
     return fit(features[rows], labels[rows], choice.lam, classes, max_iterations), choice
 

@@ -44,6 +44,7 @@ class Task:
             "all training pictures" if count is None else f"{count} training pictures a class, drawn by seed"
         )
         return (
-            f"{drawn}; the probe's λ chosen on {self.dataset.validation:.0%} of them and refitted on all; "
+            f"{drawn}; the probe's λ chosen by {self.dataset.choose_by.replace('loss', 'cross-entropy')} "
+            f"on {self.dataset.validation:.0%} of them and refitted on all; "
             f"{len(self.test):,} test pictures"
         )
