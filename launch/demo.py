@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launch import door
 from pipeline.config import TrainConfig, TransferConfig, UserError, load
+from pipeline.data.order import share
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 VEHICLES = ("airplane", "automobile", "ship", "truck")
@@ -43,8 +44,11 @@ def demo(root: Path | None, ranks: int | None) -> None:
     configs = Path(__file__).parent.parent / "configs" / "demo"
     training = load(TrainConfig, configs / "train.yaml")
     transfer = load(TransferConfig, configs / "transfer.yaml")
+    batches = (training.train.batch, transfer.finetuned.train.batch, transfer.scratch.train.batch)
+    ranks = ranks or default_ranks(batches)
+    for batch in batches:
+        share(batch, ranks, 1)
     prepare(root, {training.data.index: ANIMALS, transfer.datasets[0].index: VEHICLES})
-    ranks = ranks or default_ranks()
     torchrun(ranks, "launch.train", configs / "train.yaml")
     torchrun(ranks, "launch.transfer", configs / "transfer.yaml")
 
@@ -54,8 +58,8 @@ def demo(root: Path | None, ranks: int | None) -> None:
     report = write(training.folder)
     run = load_run(training.folder)
     (test,) = [row for row in run.rows if row["split"] == "test"]
-    share = f"{test['top1']:.1%} of the test pictures right, chance is {1 / len(ANIMALS):.1%}"
-    print(f"\nResNet-20 on {len(ANIMALS)} classes of animals: {share}")
+    right = f"{test['top1']:.1%} of the test pictures right, chance is {1 / len(ANIMALS):.1%}"
+    print(f"\nResNet-20 on {len(ANIMALS)} classes of animals: {right}")
     print_table(run.transfers)
     print(f"report: {report}   ({time.monotonic() - start:.0f} s)")
 
@@ -76,10 +80,12 @@ def prepare(root: Path | None, wanted: dict[str, tuple[str, ...]]) -> None:
         print(f"{folder}: {kept} pictures of {', '.join(classes)}", flush=True)
 
 
-def default_ranks() -> int:
+def default_ranks(batches: tuple[int, ...]) -> int:
+    """As many GPUs as can split the batches, or two processes on the CPU."""
     import torch
 
-    return torch.cuda.device_count() or 2
+    gpus = torch.cuda.device_count()
+    return max((count for count in range(1, gpus + 1) if not any(b % count for b in batches)), default=2)
 
 
 def torchrun(ranks: int, module: str, config: Path) -> None:
@@ -87,7 +93,7 @@ def torchrun(ranks: int, module: str, config: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     print(f"\n$ torchrun --standalone --nproc-per-node={ranks} -m {module} {config}", flush=True)
     threads = str(max(1, (os.cpu_count() or 1) // ranks))
-    environment = {"OMP_NUM_THREADS": threads, "TORCHELASTIC_ERROR_FILE": os.devnull} | os.environ
+    environment = {"OMP_NUM_THREADS": threads} | os.environ
     done = subprocess.run([*command, "-m", module, str(config)], env=environment)
     if done.returncode:
         raise UserError(f"{module} ended with code {done.returncode}; the lines above say why")
