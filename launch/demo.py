@@ -53,14 +53,13 @@ def demo(root: Path | None, ranks: int | None) -> None:
     torchrun(ranks, "launch.transfer", configs / "transfer.yaml")
 
     from pipeline.report import load as load_run
-    from pipeline.report import print_table, write
+    from pipeline.report import write
 
     report = write(training.folder)
     run = load_run(training.folder)
     (test,) = [row for row in run.rows if row["split"] == "test"]
     right = f"{test['top1']:.1%} of the test pictures right, chance is {1 / len(ANIMALS):.1%}"
     print(f"\nResNet-20 on {len(ANIMALS)} classes of animals: {right}")
-    print_table(run.transfers)
     print(f"report: {report}   ({time.monotonic() - start:.0f} s)")
 
 
