@@ -44,10 +44,11 @@ def demo(root: Path | None, ranks: int | None) -> None:
     configs = Path(__file__).parent.parent / "configs" / "demo"
     training = load(TrainConfig, configs / "train.yaml")
     transfer = load(TransferConfig, configs / "transfer.yaml")
-    batches = (training.train.batch, transfer.finetuned.train.batch, transfer.scratch.train.batch)
-    ranks = ranks or default_ranks(batches)
-    for batch in batches:
-        share(batch, ranks, 1)
+    recipes = {"": training, "finetuned.": transfer.finetuned, "scratch.": transfer.scratch}
+    batches = {f"{name}train.batch": recipe.train.batch for name, recipe in recipes.items()}
+    ranks = ranks or default_ranks(tuple(batches.values()))
+    for key, batch in batches.items():
+        share(batch, ranks, 1, key)
     prepare(root, {training.data.index: ANIMALS, transfer.datasets[0].index: VEHICLES})
     torchrun(ranks, "launch.train", configs / "train.yaml")
     torchrun(ranks, "launch.transfer", configs / "transfer.yaml")

@@ -54,15 +54,17 @@ def kill_at(step: int, ranks: int, config: str, run: Path, whom: str, dice: rand
         assert time.monotonic() < deadline, "the job does not get on"
         time.sleep(0.005)
     time.sleep(dice.uniform(0, 0.1))
+    victims = workers(process.pid)  # torchrun's ranks are sessions of their own
+    assert len(victims) == ranks, "the job ended before it could be killed"
     if whom == "one":
-        victims = workers(process.pid)
-        if victims:  # none when the job finished first
-            os.kill(dice.choice(victims), signal.SIGKILL)
+        victims = [dice.choice(victims)]
     else:
-        os.killpg(process.pid, signal.SIGKILL)
-        for pid in workers(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=120)
+    saved = checkpoint.latest(run)
+    assert saved is None or checkpoint.read(saved)["step"] < STEPS, "the job finished all the same"
 
 
 @pytest.fixture(scope="module")

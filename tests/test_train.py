@@ -20,8 +20,8 @@ from pipeline.config import Optimizer, TrainConfig, UserError, dump, load
 from pipeline.data.index import open_index
 from pipeline.models import build
 from pipeline.monitor.metrics import MetricsFile, read_rows
-from pipeline.train import Job, checkpoint, fit
-from pipeline.train.optim import learning_rate, parameter_groups
+from pipeline.train import Job, checkpoint, fit, run
+from pipeline.train.optim import build_optimizer, learning_rate, parameter_groups
 from pipeline.train.plan import Plan
 from pipeline.train.ranks import join
 
@@ -166,6 +166,39 @@ def test_evaluation_counts_every_picture_once(world, small_index, tmp_path):
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
     assert top1 == pytest.approx((logits.argmax(1) == labels).double().mean().item())
     assert predictions == logits.argmax(1).tolist()
+
+
+def test_a_skipped_first_step_leaves_no_garbage():
+    """fp16 starts with a scale that overflows: the first step is skipped, the second one is the first."""
+    model = torch.nn.Linear(4, 4, bias=False)
+    before = model.weight.detach().clone()
+    config = Optimizer(lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0)
+    optimizer = build_optimizer(model, config, scaled=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1000)
+    for value in (float("inf"), 1.0):
+        scaler.scale(model.weight.sum())  # the scaler wants to have scaled something
+        model.weight.grad = torch.full((4, 4), value)
+        scaler.step(optimizer)
+        scaler.update()
+        if value == float("inf"):
+            assert torch.equal(model.weight, before)
+    halved = 2.0  # by the overflow
+    assert torch.allclose(model.weight, before - 0.1 * 1.0 / halved)
+
+
+def test_a_run_started_again_from_nothing_is_evaluated_again(small_index, tmp_path):
+    """All checkpoints are gone, but the folder's samples and metrics are not: they are of the run before."""
+    config = quick_config(small_index, tmp_path, train__epochs=0.3, data__test="test", monitor__samples=4)
+    with join("cpu") as ranks:
+        run(config, ranks)
+        for file in (tmp_path / "quick" / "checkpoints").iterdir():
+            file.unlink()
+        (tmp_path / "quick" / "samples.npz").write_bytes(b"of the run before")
+        run(config, ranks)
+    rows = read_rows(tmp_path / "quick" / "metrics.jsonl")
+    assert [row["split"] for row in rows] == ["train"] * 4 + ["test"]
+    with np.load(tmp_path / "quick" / "samples.npz", allow_pickle=False) as samples:
+        assert len(samples["pictures"]) == 4
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------

@@ -189,6 +189,26 @@ def test_the_whole_stage_and_that_it_goes_on(pretrained, other_index, tmp_path):
     assert again == result
     assert kept.stat().st_mtime_ns == stamp
 
+    # Answers to another question are never taken for these: other pictures, recipe or checkpoint.
+    changed = tmp_path / "changed.pt"
+    state = checkpoint.read(pretrained)
+    state["model"]["conv1.weight"] += 0.01
+    torch.save(state, changed)
+    for change, message in {
+        "checkpoint": r"checkpoint_sha256: .* but .*frozen-0\.npz was made with",
+        "per_class": r"train: .* but .*frozen-0\.npz was made with",
+        "lr": r"finetuned\.optim\.lr: 0\.2, but .*finetuned-0\.npz was made with 0\.05",
+    }.items():
+        wrong = transfer_tree(pretrained, other_index, tmp_path)
+        if change == "checkpoint":
+            wrong["checkpoint"] = str(changed)
+        elif change == "per_class":
+            wrong["datasets"][0]["per_class"] = 9
+        else:
+            wrong["finetuned"] = wrong["finetuned"] | {"optim": {"lr": 0.2}}
+        with join("cpu") as ranks, pytest.raises(UserError, match=message):
+            run(parse(TransferConfig, wrong, "test"), ranks)
+
 
 def test_finetuning_starts_from_the_checkpoint_with_a_new_head(
     pretrained, other_index, small_index, tmp_path
@@ -222,6 +242,7 @@ def test_mistakes_cost_a_line_each(pretrained, other_index, tmp_path):
             ("checkpoint", str(tmp_path / "gone.pt")): r"checkpoint: .*gone\.pt: no such checkpoint",
             ("index", str(tmp_path)): r"datasets\.0\.index: no index in",
             ("test", "train"): r"datasets\.0\.test: 'train' is also the training split",
+            ("per_class", 1): r"datasets\.0\.validation: .* leaves none for validation",
             ("test", "val"): r"datasets\.0\.test: .* no split 'val', only train, test",
         }.items():
             key, value = change

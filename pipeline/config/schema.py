@@ -14,7 +14,12 @@ class Section(BaseModel):
     """Strict and closed: a wrong type or an unknown key is an error, never a silent default."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, validate_default=True
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
 

@@ -106,8 +106,10 @@ class Order:
         return self.at(np.arange(start, start + size))
 
 
-def share(batch: int, world: int, accumulate: int) -> int:
+def share(batch: int, world: int, accumulate: int, key: str = "train.batch") -> int:
     """Pictures in one micro-batch of one rank.
+
+    :param key: where the batch stands in the config.
 
     :raises UserError: the global batch cannot be cut into world x accumulate equal pieces.
     """
@@ -115,7 +117,7 @@ def share(batch: int, world: int, accumulate: int) -> int:
     if batch % pieces:
         near = sorted({max(1, batch // pieces) * pieces, (batch // pieces + 1) * pieces})
         raise UserError(
-            f"train.batch: {batch} pictures cannot be split over {world} ranks x {accumulate} accumulated "
+            f"{key}: {batch} pictures cannot be split over {world} ranks x {accumulate} accumulated "
             f"micro-batches; the nearest that can: {' or '.join(map(str, near))}"
         )
     return batch // pieces

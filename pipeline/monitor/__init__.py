@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from pipeline.config import TrainConfig, dump
+from pipeline.files import write_whole
 from pipeline.monitor.metrics import MetricsFile
 from pipeline.progress import Bar, say
 
@@ -19,13 +20,15 @@ class Monitor:
         self, config: TrainConfig, step: int, steps: int, wandb_id: str | None = None, *, first: bool
     ):
         self.first = first
+        self.fresh = step == 0
+        """The run starts anew: what lies in its folder is of another one."""
         self._file: MetricsFile | None = None
         self._wandb = None
         self.bar = Bar(config.name, steps, "steps", show=first, done=step)
         if first:
             folder: Path = config.folder
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(dump(config))
+            write_whole(folder / "config.yaml", dump(config).encode())
             self._file = MetricsFile(folder / "metrics.jsonl", step)
             if config.monitor.wandb:
                 from pipeline.monitor.wandb_run import open_wandb  # takes a second to import
@@ -46,8 +49,8 @@ class Monitor:
         if self.first:
             row = {"time": time.time(), **row}
             self._file.write(row)
-            if self._wandb:
-                self._wandb.write(row)
+            if self._wandb and not self._wandb.write(row):
+                self._wandb = None
             if row["split"] != "train":
                 words = f"{row['split']} loss {row['loss']:.3f}, top-1 {row['top1']:.2%}"
                 say(f"epoch {row['epoch']:.2f}: {words}")

@@ -1,11 +1,13 @@
 """Some pictures with their predictions, as the network saw them, for the report and W&B."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline.data.loader import Loader, evaluation_rows
+from pipeline.files import write_whole
 
 
 def spread(n: int, count: int) -> np.ndarray:
@@ -22,11 +24,12 @@ def keep_samples(file: Path, loader: Loader, rows: np.ndarray, predictions: dict
     (batch,) = part.evaluation(evaluation_rows(len(rows), len(rows), 0, 1), len(rows))
     mean, std = (torch.tensor(values) for values in (loader.pictures.mean, loader.pictures.std))
     pixels = batch.images.permute(0, 2, 3, 1) * std + mean  # (K, S, S, 3) in 0..1
-    file.parent.mkdir(parents=True, exist_ok=True)
+    whole = io.BytesIO()
     np.savez_compressed(
-        file,
+        whole,
         pictures=(pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy(),
         labels=split.labels.astype(np.int64),
         classes=np.array(split.classes),
         **predictions,
     )
+    write_whole(file, whole.getvalue())

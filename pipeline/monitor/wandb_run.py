@@ -29,14 +29,23 @@ class WandbRun:
         # Our step is the x axis, so that rows written again after a restart fall on their place.
         self._run.define_metric("*", step_metric="step")
 
-    def write(self, row: dict) -> None:
+    def write(self, row: dict) -> bool:
+        """Whether W&B still takes rows; if not, that is said once."""
         prefix = row["split"]
         shared = ("step", "epoch", "time", "split")
         numbers = {f"{prefix}/{key}": value for key, value in row.items() if key not in shared}
-        self._run.log({"step": row["step"], "epoch": row["epoch"], **numbers})
+        try:
+            self._run.log({"step": row["step"], "epoch": row["epoch"], **numbers})
+        except Exception as error:  # its service died, say; metrics.jsonl has everything
+            print(f"W&B is off from here on: {_line(error)}", file=sys.stderr, flush=True)
+            return False
+        return True
 
     def close(self) -> None:
-        self._run.finish()
+        try:
+            self._run.finish()
+        except Exception as error:
+            print(f"W&B did not end well: {_line(error)}", file=sys.stderr, flush=True)
 
 
 def _folder_id(folder: Path) -> str:

@@ -34,7 +34,7 @@ def precision_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         if device.type == "cpu":
             return torch.float32
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return _DTYPES[precision]
 
 
@@ -54,9 +54,10 @@ class DDPEngine:
         self.accumulate, self.channels_last = config.train.accumulate, config.train.channels_last
         self.smoothing, self.clip = config.train.label_smoothing, config.optim.clip
         self.dtype = precision_dtype(config.train.precision, ranks.device)
-        self.optimizer = build_optimizer(model, config.optim)
+        scaled = self.dtype == torch.float16
+        self.optimizer = build_optimizer(model, config.optim, scaled=scaled)
         # Only fp16's narrow exponent needs its loss scaled; disabled, the scaler hands everything through.
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=scaled)
         compiled = torch.compile(model) if config.train.compile else model
         ids = [ranks.device.index] if ranks.device.type == "cuda" else None
         self.wrapped = DistributedDataParallel(compiled, device_ids=ids, gradient_as_bucket_view=True)

@@ -20,12 +20,9 @@ from pipeline.train.engine import DDPEngine, Stepped, precision_dtype
 from pipeline.train.evaluate import Evaluation, evaluate
 from pipeline.train.optim import learning_rate
 from pipeline.train.plan import Plan
-from pipeline.train.preempt import Preempted, StopSignal
+from pipeline.train.preempt import STOP, Preempted
 from pipeline.train.ranks import Ranks
 from pipeline.train.start import build_model
-
-EVALUATION_BATCH = 256
-"""Pictures per forward pass of a rank, without gradients."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,8 @@ class Job:
     """Watched while training."""
     test: Split | None = None
     """Evaluated once, after the last step."""
+    evaluation_batch: int = 256
+    """Pictures per forward pass of a rank, without gradients."""
 
     def loader(self, split: Split) -> Loader:
         data = self.config.data
@@ -46,7 +45,7 @@ class Job:
 
     def evaluate(self, model: nn.Module, split: Split, title: str) -> Evaluation:
         """Loss, top-1 and predictions on a split, in the run's precision."""
-        batch = min(EVALUATION_BATCH, -(-len(split) // self.ranks.world))
+        batch = min(self.evaluation_batch, -(-len(split) // self.ranks.world))
         dtype = precision_dtype(self.config.train.precision, self.ranks.device)
         return evaluate(model, self.loader(split), batch, self.ranks, dtype, title)
 
@@ -67,6 +66,11 @@ def fit(job: Job) -> nn.Module:
     if state:
         engine.restore(state)
     start = state["step"] if state else 0
+    if not ranks.equal(start):
+        raise UserError(
+            f"runs: this rank finds step {start} in {config.folder}, another rank another step; "
+            "put runs on a file system that all nodes share"
+        )
     monitor = Monitor(config, start, plan.steps, state and state["wandb_id"], first=ranks.first)
     try:
         if start < plan.steps:
@@ -82,7 +86,6 @@ def fit(job: Job) -> nn.Module:
 
 def _steps(job: Job, plan: Plan, engine: DDPEngine, monitor: Monitor, start: int) -> None:
     config, ranks = job.config, job.ranks
-    stop = StopSignal()
     batches = _training_batches(job, plan, start)
     clock, since = time.monotonic(), start
     for step in range(start, plan.steps):
@@ -101,7 +104,7 @@ def _steps(job: Job, plan: Plan, engine: DDPEngine, monitor: Monitor, start: int
             seen = job.evaluate(engine.model, job.val, "validate")
             monitor.write(_evaluation_row(plan, done, "val", seen))
             clock, since = time.monotonic(), done
-        asked = ranks.any(stop.asked)
+        asked = ranks.any(STOP.asked)
         if asked or plan.saves(done):
             _save(job, engine, monitor, done)
         monitor.bar.advance()
@@ -148,7 +151,8 @@ def _finish(job: Job, plan: Plan, model: nn.Module, monitor: Monitor) -> None:
     """Evaluates on the test split, once, and keeps some of its pictures for the report."""
     split, name = (job.test, "test") if job.test is not None else (job.val, "val")
     file = job.config.folder / "samples.npz"
-    if split is None or job.ranks.any(job.ranks.first and file.exists()):
+    done = monitor.has(plan.steps, name) and file.exists() and not monitor.fresh
+    if split is None or job.ranks.any(done):
         return
     seen = job.evaluate(model, split, "test" if name == "test" else "validate")
     if name == "test" and not monitor.has(plan.steps, name):

@@ -23,13 +23,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: Optimizer, *, scaled: bool) -> torch.optim.Optimizer:
+    """:param scaled: steps may be skipped because scaled fp16 gradients overflowed."""
     return torch.optim.SGD(
         parameter_groups(model, config.weight_decay),
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
-        fused=True,
+        # Fused SGD leaves its momentum uninitialised when the very first step is skipped (torch 2.15).
+        fused=not scaled,
     )
 
 

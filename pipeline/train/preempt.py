@@ -1,4 +1,7 @@
-"""Asked to stop (SIGTERM, SIGUSR1): the job saves at the next step boundary and ends with code 75."""
+"""Asked to stop (SIGTERM, SIGUSR1): the job saves at the next step boundary and ends with code 75.
+
+torchrun hands SIGTERM on to its ranks by itself, SIGUSR1 only with ``--signals-to-handle``.
+"""
 
 import signal
 from types import FrameType
@@ -12,11 +15,17 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.asked = False
+
+    def listen(self) -> None:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+
+
+STOP = StopSignal()
+"""One for the whole process: a request that comes between two runs of the loop is not lost."""
 
 
 class Preempted(Exception):  # noqa: N818 - not an error

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from pipeline.config import UserError
 from pipeline.data.loader import cores_per_rank
+from pipeline.train.preempt import STOP, Preempted
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,17 @@ class Ranks:
         shared = torch.tensor([int(flag)])
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return bool(shared.item())
+
+    def equal(self, number: int) -> bool:
+        """Whether all ranks hold the same number."""
+        extremes = torch.tensor([number, -number])
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+        return bool(extremes.sum() == 0)
+
+    def stop_if_asked(self, where: str) -> None:
+        """:raises Preempted: on all ranks, when any of them was asked to stop."""
+        if self.any(STOP.asked):
+            raise Preempted(f"stopped {where}; the same command goes on from there")
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sums a tensor over the ranks, in place."""
@@ -74,10 +86,16 @@ def join(device: str = "auto") -> Iterator[Ranks]:
         dist.init_process_group(backend)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    STOP.listen()
+    well = False
     try:
         yield Ranks(rank, world, local_rank, torch.device("cuda", local_rank) if gpu else torch.device("cpu"))
+        well = True
     finally:
-        dist.destroy_process_group()
+        # NCCL's goodbye waits for the other ranks, which may be waiting for this one: after an error the
+        # process just ends, so that its message is seen and torchrun ends the others.
+        if well or not gpu:
+            dist.destroy_process_group()
 
 
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

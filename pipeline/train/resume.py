@@ -1,7 +1,5 @@
 """May this command go on from that checkpoint? Only if it is the same run on the same pictures."""
 
-from pathlib import Path
-
 from pipeline.config import TrainConfig, UserError
 from pipeline.train import checkpoint
 
@@ -60,9 +58,3 @@ def differences(before: dict, now: dict, prefix: str = "") -> dict[str, tuple]:
         elif old != new:
             found[name] = (old, new)
     return dict(sorted(found.items()))
-
-
-def start_weights(path: str | Path, classes: list[str], key: str = "model.checkpoint") -> tuple[dict, bool]:
-    """A checkpoint's weights, and whether its head answers for just these classes."""
-    state = checkpoint.read(path, key)
-    return state["model"], state["classes"] == classes

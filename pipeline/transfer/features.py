@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.data.loader import Loader, evaluation_rows
+from pipeline.files import partial_name, write_whole
 from pipeline.progress import track
 from pipeline.train.ranks import Ranks
 from pipeline.transfer.backbone import Backbone, Frozen
@@ -40,8 +41,8 @@ def features(
     folder.mkdir(parents=True, exist_ok=True)
     _extract(backbone.frozen(ranks.device), loader, batch, file, ranks, title)
     if ranks.first:
-        digest = _digest(file)
-        _write(file.with_suffix(".json"), json.dumps(about | {"sha256": digest}, indent=1, sort_keys=True))
+        about["sha256"] = _digest(file)
+        write_whole(file.with_suffix(".json"), json.dumps(about, indent=1, sort_keys=True).encode())
     ranks.barrier()
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
@@ -56,11 +57,12 @@ def preprocessing(loader: Loader) -> dict:
 def _extract(model: Frozen, loader: Loader, batch: int, file: Path, ranks: Ranks, title: str) -> None:
     """All ranks compute, the first one writes: several nodes never write into one mapped file."""
     n = len(loader.split)
-    partial = file.with_suffix(".partial")
+    partial = partial_name(file)
     kept: np.memmap | None = None
     batches = loader.evaluation(evaluation_rows(n, batch, ranks.rank, ranks.world), batch)
     total = -(-n // (batch * ranks.world))
-    with torch.inference_mode():
+    # A GPU's convolutions would round to TF32's ten bits by default.
+    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
         for number, each in enumerate(track(batches, title, total, "batches", ranks.first)):
             found = model(each.images).float().contiguous().cpu()  # (b, D)
             parts = [torch.empty_like(found) for _ in range(ranks.world)] if ranks.first else None
@@ -88,9 +90,3 @@ def _intact(file: Path) -> bool:
 def _digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -38,6 +38,23 @@ class Stage:
             return self.frozen(task, number)
         return self.trained(task, mode, number)
 
+    def identity(self, task: Task, mode: str, number: int) -> dict:
+        """Everything that decides the answers, for telling whether kept ones are still right."""
+        identity = {
+            "seed": self.config.seed + number,
+            "pictures": self.config.pictures.model_dump(),
+            "test": task.test.fingerprint,
+            "train": task.train.take(task.rows[number]).fingerprint,
+        }
+        if mode != "scratch":
+            identity["checkpoint_sha256"] = self.backbone.digest
+        if mode == "frozen":
+            choosing = task.dataset.model_dump(include={"validation", "choose_by"})
+            return identity | choosing
+        recipe = getattr(self.config, mode)
+        fixed = {"optim": recipe.optim.model_dump(), "train": recipe.train.model_dump(exclude={"device"})}
+        return identity | {mode: fixed, "model": self.backbone.about.model_dump()}
+
     def frozen(self, task: Task, number: int) -> Answers:
         """Features of the frozen network, then logistic regression with its λ chosen on validation.
 
@@ -66,7 +83,8 @@ class Stage:
     def trained(self, task: Task, mode: str, number: int) -> Answers:
         """The training loop on the task, from the checkpoint with a new head or from random weights."""
         config = self._train_config(task, mode, number)
-        job = Job(config, self.ranks, task.train.take(task.rows[number]))
+        rows = task.train.take(task.rows[number])
+        job = Job(config, self.ranks, rows, evaluation_batch=self.config.batch)
         model = fit(job)
         seen = job.evaluate(model, task.test, f"{config.name} on {task.dataset.test}")
         recipe = getattr(self.config, mode)
@@ -83,8 +101,10 @@ class Stage:
     def _train_config(self, task: Task, mode: str, number: int) -> TrainConfig:
         recipe: Recipe = getattr(self.config, mode)
         start = str(self.backbone.path) if mode == "finetuned" else None
+        # Another checkpoint at the same path is another run.
+        run = f"{mode}-{number}-{self.backbone.digest[:8]}" if start else f"{mode}-{number}"
         return TrainConfig(
-            name=f"{self.config.name}/transfer/{task.dataset.name}/{mode}-{number}",
+            name=f"{self.config.name}/transfer/{task.dataset.name}/{run}",
             runs=self.config.runs,
             seed=self.config.seed + number,
             data=Data(

@@ -1,15 +1,18 @@
 """The transfer stage: every dataset, mode and seed of a config, each once, then one table."""
 
+import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import TransferConfig, dump
+from pipeline.config import TransferConfig, UserError, dump
 from pipeline.data.loader import Loader
+from pipeline.data.order import share
+from pipeline.files import write_whole
 from pipeline.monitor.samples import keep_samples, spread
 from pipeline.train.ranks import Ranks
+from pipeline.train.resume import differences
 from pipeline.train.run import claimed
 from pipeline.transfer.backbone import Backbone
 from pipeline.transfer.metrics import confusion, metric
@@ -24,10 +27,13 @@ def run(config: TransferConfig, ranks: Ranks) -> list[dict]:
     :raises UserError: something in the config, the checkpoint or an index is not right.
     """
     stage = Stage(config, Backbone.read(config.checkpoint), ranks)
+    for mode in set(config.modes) - {"frozen"}:
+        recipe = getattr(config, mode).train
+        share(recipe.batch, ranks.world, recipe.accumulate, f"{mode}.train.batch")
     tasks = [Task.open(each, config.seed, f"datasets.{i}") for i, each in enumerate(config.datasets)]
     with claimed(config.folder / "transfer", ranks):
         if ranks.first:
-            (config.folder / "transfer" / "config.yaml").write_text(dump(config))
+            write_whole(config.folder / "transfer" / "config.yaml", dump(config).encode())
         return [_evaluate(stage, task) for task in tasks]
 
 
@@ -40,11 +46,14 @@ def _evaluate(stage: Stage, task: Task) -> dict:
         for number in range(task.dataset.seeds):
             file = folder / name / f"{mode}-{number}.npz"
             kept[mode].append(file)
-            if not stage.ranks.any(stage.ranks.first and not file.exists()):
+            identity = stage.identity(task, mode, number)
+            known = _known(file, identity)  # on every rank, so that all of them end on a mistake
+            if not stage.ranks.any(stage.ranks.first and not known):
                 continue
+            stage.ranks.stop_if_asked(f"before {name} {mode}, seed {number}")
             predictions, chosen = stage.answers(task, mode, number)
             if stage.ranks.first:
-                _keep(file, predictions, chosen)
+                _keep(file, predictions, chosen, identity)
     stage.ranks.barrier()
     answers = {mode: [_kept(file) for file in files] for mode, files in kept.items()}
     result = summarise(stage, task, answers)
@@ -97,12 +106,28 @@ def summarise(stage: Stage, task: Task, answers: dict[str, list[tuple[np.ndarray
     }
 
 
-def _keep(file: Path, predictions: np.ndarray, chosen: dict) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as opened:
-        np.savez_compressed(opened, predictions=predictions, chosen=np.array(json.dumps(chosen)))
-    os.replace(partial, file)
+def _keep(file: Path, predictions: np.ndarray, chosen: dict, identity: dict) -> None:
+    whole = io.BytesIO()
+    words = {"chosen": np.array(json.dumps(chosen)), "identity": np.array(json.dumps(identity))}
+    np.savez_compressed(whole, predictions=predictions, **words)
+    write_whole(file, whole.getvalue())
+
+
+def _known(file: Path, identity: dict) -> bool:
+    """Whether just these answers were kept before.
+
+    :raises UserError: the file holds answers to another question: its key and both values.
+    """
+    if not file.exists():
+        return False
+    with np.load(file, allow_pickle=False) as found:
+        before = json.loads(str(found["identity"]))
+    for key, (old, new) in differences(before, identity).items():
+        raise UserError(
+            f"{key}: {new!r}, but {file} was made with {old!r}; "
+            f"give {old!r}, another name, or remove the file"
+        )
+    return True
 
 
 def _kept(file: Path) -> tuple[np.ndarray, dict]:
@@ -111,6 +136,4 @@ def _kept(file: Path) -> tuple[np.ndarray, dict]:
 
 
 def _write_json(file: Path, content: dict) -> None:
-    partial = file.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    os.replace(partial, file)
+    write_whole(file, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

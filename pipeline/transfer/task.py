@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.config import Dataset, UserError
 from pipeline.data.index import Split, open_index
-from pipeline.transfer.subsets import few_shot
+from pipeline.transfer.subsets import few_shot, stratified_split
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Task:
             classes = len(train.classes)
             draw = range(seed, seed + dataset.seeds)
             rows = [few_shot(train.labels, dataset.per_class, each, classes) for each in draw]
+        for number, drawn in enumerate(rows):
+            try:
+                stratified_split(train.labels[drawn], dataset.validation, seed + number)
+            except UserError as error:
+                raise UserError(f"{key}.validation: {error}") from None
         return cls(dataset, train, test, rows)
 
     @property
