@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 75 preempted
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ def door() -> Iterator[None]:
         if rank != "0":
             # Mostly all ranks find the same mistake. The first one tells it and torchrun then ends the
             # others; one that is still here afterwards found a mistake of its own.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(5)
         print(f"error: {'' if rank == '0' else f'rank {rank}: '}{error}", file=sys.stderr, flush=True)
         # 2 for every rank; torchrun itself then ends with 1 and names this code in its summary.

@@ -74,10 +74,10 @@ def test_evaluation_pixels_agree_with_pillow_and_torchvision(photographs, interp
 
 
 def test_training_pixels_are_the_planned_windows(photographs):
-    """Pillow's decoder, window and mirror, torchvision's scaling in floats: at most 0.6 of 255 away.
+    """Pillow's decoder, window and mirror, torchvision's scaling in floats: at most 0.55 of 255 away.
 
-    JPEG and WebP store colour at half size; where only a window is decoded, its border is interpolated
-    without the neighbours outside: 2.5 there.
+    But for the outermost 3 pixels of a window that is scaled down: there the filter reaches beyond the
+    window, where DALI repeats the border's pixels and Pillow gives the others more weight: 3.5.
     """
     pictures, order = Pictures(), Order(len(photographs), 12, 8)
     loader = Loader(photographs, pictures, Loading(), CPU, True)
@@ -96,7 +96,8 @@ def test_training_pixels_are_the_planned_windows(photographs):
             flips += int(planned.flip[number])
             apart = np.abs(ours - exact.permute(1, 2, 0).numpy())
             path = photographs.paths([rows[number]])[0]
-            assert apart.max() <= (0.6 if path.endswith("png") else 2.5), path
+            assert apart[3:-3, 3:-3].max() <= 0.55, path
+            assert apart.max() <= 3.5, path
             assert apart.mean() < 0.27, path
     assert 10 < flips < 38
 
