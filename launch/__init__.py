@@ -3,6 +3,8 @@
 Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 75 preempted and saved, else a fault.
 """
 
+import argparse
+import errno
 import os
 import signal
 import sys
@@ -12,24 +14,36 @@ from contextlib import contextmanager
 
 from pipeline.config import UserError
 
+# What a file system refuses because of where the user pointed it, or because it is full.
+_USERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+def parser_of(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A door's parser: ``--help`` shows the examples as they are written."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=name, description=description, epilog=examples, formatter_class=raw)
+
 
 @contextmanager
 def door() -> Iterator[None]:
     """Turns a UserError into one line and exit code 2, from several ranks too."""
     try:
         yield
-    except UserError as error:
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _USERS:
+            raise
         rank = os.environ.get("RANK", "0")
         if rank != "0":
             # Mostly all ranks find the same mistake. The first one tells it and torchrun then ends the
             # others; one that is still here afterwards found a mistake of its own.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(5)
-        print(f"error: {'' if rank == '0' else f'rank {rank}: '}{error}", file=sys.stderr, flush=True)
+        told = f"{error.filename or 'disk'}: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"error: {'' if rank == '0' else f'rank {rank}: '}{told}", file=sys.stderr, flush=True)
         # 2 for every rank; torchrun itself then ends with 1 and names this code in its summary.
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)

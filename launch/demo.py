@@ -1,13 +1,12 @@
 """The main job on real pictures, in minutes: CIFAR-10's animals to a ResNet-20 to the vehicles' table."""
 
-import argparse
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from launch import door
+from launch import door, parser_of
 from pipeline.config import TrainConfig, TransferConfig, UserError, load
 from pipeline.data.order import share
 
@@ -22,12 +21,7 @@ Stopped at any point, the same command goes on. Results lie in runs/demo, pictur
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="launch.demo",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("launch.demo", __doc__, EXAMPLE)
     parser.add_argument("--root", type=Path, help="a folder with CIFAR-10; none = it is fetched into data/")
     parser.add_argument("--ranks", type=int, help="processes; none = one per GPU, or two on the CPU")
     words = parser.parse_args(argv)

@@ -1,9 +1,8 @@
 """Makes an index of a folder of pictures: one row per picture, read by every run from then on."""
 
-import argparse
 from pathlib import Path
 
-from launch import door
+from launch import door, parser_of
 from pipeline.data import sources
 from pipeline.data.prepare import write_index
 
@@ -15,12 +14,7 @@ EXAMPLE = """examples:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="launch.prepare",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("launch.prepare", __doc__, EXAMPLE)
     parser.add_argument("source", help=", ".join(sources.SOURCES))
     parser.add_argument(
         "--root", type=Path, help="folder of the raw pictures; cifar10 can be fetched without"

@@ -1,8 +1,6 @@
 """Writes report.md, plots/*.png and one self-contained report.html into each run's folder."""
 
-import argparse
-
-from launch import door
+from launch import door, parser_of
 
 EXAMPLE = """examples:
   python -m launch.report runs/demo
@@ -11,12 +9,7 @@ EXAMPLE = """examples:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="launch.report",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("launch.report", __doc__, EXAMPLE)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, as runs/demo")
     words = parser.parse_args(argv)
     with door():

@@ -1,9 +1,8 @@
 """Trains a network, or goes on where a killed or preempted run stopped."""
 
-import argparse
 import sys
 
-from launch import door
+from launch import door, parser_of
 from pipeline.config import TrainConfig, load
 
 EXAMPLE = """examples:
@@ -15,12 +14,7 @@ The same command again continues. runs/NAME/config.yaml repeats a run: give it a
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="launch.train",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("launch.train", __doc__, EXAMPLE)
     parser.add_argument("config", help="a YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the config")
     parser.add_argument(

@@ -1,9 +1,8 @@
 """Evaluates a checkpoint on other tasks: frozen, finetuned and from scratch, with intervals."""
 
-import argparse
 import sys
 
-from launch import door
+from launch import door, parser_of
 from pipeline.config import TransferConfig, load
 
 EXAMPLE = """example:
@@ -14,12 +13,7 @@ CHECKPOINT is a file of launch.train or a run's folder. The same command again c
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="launch.transfer",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("launch.transfer", __doc__, EXAMPLE)
     parser.add_argument("config", help="a YAML file, see configs/transfer/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     words = parser.parse_args(argv)

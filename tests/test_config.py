@@ -133,6 +133,14 @@ def test_doors_end_with_code_2_and_one_line(tmp_path, file):
     assert not (tmp_path / "o").exists()
 
 
+def test_a_runs_folder_that_cannot_be_made_costs_a_line(file, small_index, tmp_path):
+    (tmp_path / "thesis.txt").write_text("ten years of work")
+    got = command("launch.train", str(file), f"data.index={small_index}", f"runs={tmp_path}/thesis.txt")
+    assert got.returncode == 2
+    assert got.stderr.count("\n") == 1, got.stderr
+    assert "thesis.txt/quick: Not a directory" in got.stderr
+
+
 def test_under_torchrun_a_mistake_is_told_once(file):
     process = torchrun(2, "-m", "launch.train", str(file))
     _, errors = process.communicate(timeout=100)
