@@ -84,7 +84,9 @@ class Bar:
             self.show = False
             seconds = max(time.monotonic() - self._start, 1e-9)
             amount = _amount(self.done, self.unit)
-            say(f"{self.title}: {amount} in {clock(seconds)} ({self._pace()})", self._console)
+            fresh = f"in {clock(seconds)} ({self._pace()})"
+            told = "were done already" if 0 < self.done == self._before else fresh
+            say(f"{self.title}: {amount} {told}", self._console)
 
     def state(self) -> str:
         """'12 of 94 steps, 1.5 steps/s, 0:55 left, loss 1.8'"""

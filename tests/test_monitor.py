@@ -87,7 +87,10 @@ def test_the_rate_leaves_out_what_was_done_before_and_other_ranks_are_silent():
         bar.advance(50)
         assert bar.state().startswith("150 of 200 steps, ")
     Bar("run", 1, "steps", show=False, console=console).close()
-    assert len(out.getvalue().splitlines()) == 1
+    Bar("run", 200, "steps", done=200, console=console).close()
+    first, second = out.getvalue().splitlines()
+    assert first.startswith("run: 150 steps in ")
+    assert second == "run: 200 steps were done already"
 
 
 def test_a_bar_within_a_bar():
