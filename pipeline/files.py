@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, whatever is killed meanwhile."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,12 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = partial_name(path)
     partial.write_bytes(content)
     os.replace(partial, path)
+
+
+def sha256(path: Path) -> str:
+    """Of the file's content, in hex; the file is read in pieces."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def partial_name(path: Path) -> Path:

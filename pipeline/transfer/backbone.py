@@ -1,6 +1,5 @@
 """The network that is transferred: from a checkpoint, frozen for features."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.config import Model, TrainConfig, UserError, parse
+from pipeline.files import sha256
 from pipeline.models import build
 from pipeline.train import checkpoint
 from pipeline.train.start import load_weights, switches
@@ -56,9 +56,7 @@ class Backbone:
                 raise UserError(f"checkpoint: {path} holds no checkpoint yet; train first: launch.train")
         state = checkpoint.read(file)
         config = parse(TrainConfig, state["config"], str(file))
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        return cls(file, digest, config.model, config, state["model"], len(state["classes"]))
+        return cls(file, sha256(file), config.model, config, state["model"], len(state["classes"]))
 
     def frozen(self, device: torch.device) -> Frozen:
         model = build(self.about.name, self.classes, **switches(self.about))

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.data.loader import Loader, evaluation_rows
-from pipeline.files import partial_name, write_whole
+from pipeline.files import partial_name, sha256, write_whole
 from pipeline.progress import track
 from pipeline.train.ranks import Ranks
 from pipeline.transfer.backbone import Backbone, Frozen
@@ -41,7 +41,7 @@ def features(
     folder.mkdir(parents=True, exist_ok=True)
     _extract(backbone.frozen(ranks.device), loader, batch, file, ranks, title)
     if ranks.first:
-        about["sha256"] = _digest(file)
+        about["sha256"] = sha256(file)
         write_whole(file.with_suffix(".json"), json.dumps(about, indent=1, sort_keys=True).encode())
     ranks.barrier()
     return np.load(file, mmap_mode="r", allow_pickle=False)
@@ -82,11 +82,6 @@ def _extract(model: Frozen, loader: Loader, batch: int, file: Path, ranks: Ranks
 def _intact(file: Path) -> bool:
     try:
         about = json.loads(file.with_suffix(".json").read_text())
-        return about["sha256"] == _digest(file)
+        return about["sha256"] == sha256(file)
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
