@@ -20,8 +20,6 @@ class Monitor:
         self, config: TrainConfig, step: int, steps: int, wandb_id: str | None = None, *, first: bool
     ):
         self.first = first
-        self.fresh = step == 0
-        """The run starts anew: what lies in its folder is of another one."""
         self._file: MetricsFile | None = None
         self._wandb = None
         self.bar = Bar(config.name, steps, "steps", show=first, done=step)
@@ -41,7 +39,10 @@ class Monitor:
         return self._wandb.id if self._wandb else None
 
     def has(self, step: int, split: str) -> bool:
-        """Whether such a row was written before a restart; always false on other ranks than the first."""
+        """Whether such a row was written before a restart; always false on other ranks than the first.
+
+        Never true for a run that starts anew: what lies in its folder is of another one.
+        """
         return self._file is not None and (step, split) in self._file.known
 
     def write(self, row: dict) -> None:

@@ -1,8 +1,9 @@
 """metrics.jsonl: the one truth for numbers. W&B, the progress bar and the report read the same rows."""
 
 import json
-import os
 from pathlib import Path
+
+from pipeline.files import write_whole
 
 
 class MetricsFile:
@@ -41,7 +42,5 @@ def _keep_until(path: Path, step: int) -> list[dict]:
     kept = [row for row in read_rows(path) if row["step"] <= step]
     text = "".join(json.dumps(row) + "\n" for row in kept)
     if text != path.read_text():
-        new = path.with_suffix(".jsonl.new")
-        new.write_text(text)
-        os.replace(new, path)
+        write_whole(path, text.encode())
     return kept

@@ -151,7 +151,7 @@ def _finish(job: Job, plan: Plan, model: nn.Module, monitor: Monitor) -> None:
     """Evaluates on the test split, once, and keeps some of its pictures for the report."""
     split, name = (job.test, "test") if job.test is not None else (job.val, "val")
     file = job.config.folder / "samples.npz"
-    done = monitor.has(plan.steps, name) and file.exists() and not monitor.fresh
+    done = monitor.has(plan.steps, name) and file.exists()
     if split is None or job.ranks.any(done):
         return
     seen = job.evaluate(model, split, "test" if name == "test" else "validate")

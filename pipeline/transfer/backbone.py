@@ -42,7 +42,6 @@ class Backbone:
     path: Path
     digest: str
     about: Model
-    config: TrainConfig
     weights: dict
     classes: int
 
@@ -55,8 +54,8 @@ class Backbone:
             if file is None:
                 raise UserError(f"checkpoint: {path} holds no checkpoint yet; train first: launch.train")
         state = checkpoint.read(file)
-        config = parse(TrainConfig, state["config"], str(file))
-        return cls(file, sha256(file), config.model, config, state["model"], len(state["classes"]))
+        about = parse(TrainConfig, state["config"], str(file)).model
+        return cls(file, sha256(file), about, state["model"], len(state["classes"]))
 
     def frozen(self, device: torch.device) -> Frozen:
         model = build(self.about.name, self.classes, **switches(self.about))
