@@ -3,6 +3,7 @@
 from pipeline.config.errors import UserError
 from pipeline.config.load import dump, keys, load, parse
 from pipeline.config.schema import (
+    Augment,
     Checkpoint,
     Data,
     Dataset,
@@ -19,6 +20,7 @@ from pipeline.config.schema import (
 )
 
 __all__ = [
+    "Augment",
     "Checkpoint",
     "Data",
     "Dataset",

@@ -23,6 +23,23 @@ class Section(BaseModel):
     )
 
 
+class Augment(Section):
+    """What is done to training pictures beyond crop and flip; every draw is keyed like the crop's."""
+
+    policy: Literal["none", "trivial", "rand"] = "none"
+    """TrivialAugment wide (Müller and Hutter 2021), RandAugment (Cubuk et al. 2020), or neither."""
+    ops: Positive = 2
+    """RandAugment: operations one after the other on a picture."""
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """RandAugment: strength of every operation, of 30."""
+    erase: Fraction = 0.0
+    """Probability that a random rectangle is blanked (Zhong et al. 2020)."""
+    mixup: NotNegative = 0.0
+    """Alpha of mixup's Beta distribution (Zhang et al. 2018); 0 = off."""
+    cutmix: NotNegative = 0.0
+    """Alpha of cutmix's Beta distribution (Yun et al. 2019); 0 = off. With mixup: one or the other, evenly."""
+
+
 class Pictures(Section):
     """How a picture becomes the network's input; the same for training, features and finetuning."""
 
@@ -38,6 +55,8 @@ class Pictures(Section):
     """Black pixels added at every side before the random window of ``crop: pad``."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip in training."""
+    augment: Augment = Augment()
+    """Further changes to training pictures; none by default."""
     eval_size: Positive | None = None
     """Side of the centre crop in evaluation; none = ``size``."""
     eval_resize: Positive | None = 256

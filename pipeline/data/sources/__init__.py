@@ -1,7 +1,7 @@
 """Where labelled pictures come from: layouts on disk, and collections that can be fetched.
 
-A source is a function from the folder that the user names, or none, to a ``Source``. What comes out is
-checked: a mistake in the layout or a picture that is not the published one is a ``UserError``.
+A source is a function from the folder that the user names, or none, and ``Options`` to a ``Source``. What
+comes out is checked: a mistake in the layout or a picture that is not the published one is a ``UserError``.
 """
 
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from pipeline.config import UserError
 from .cifar10 import read_cifar10
 from .imagefolder import read_imagefolder
 from .imagenet import read_imagenet
-from .source import Files, Pixels, Source, nearest
+from .source import Files, Inside, Options, Pixels, Source, nearest
 from .subset import carve, select_classes
 
-SOURCES: dict[str, Callable[[Path | None], Source]] = {
-    "imagefolder": read_imagefolder,
-    "imagenet": read_imagenet,
-    "cifar10": read_cifar10,
+SOURCES: dict[str, Callable[[Path | None, Options], Source]] = {
+    "imagefolder": lambda root, options: read_imagefolder(root),
+    "imagenet": lambda root, options: read_imagenet(root),
+    "cifar10": lambda root, options: read_cifar10(root),
 }
 
 
-def read(name: str, root: str | Path | None = None) -> Source:
-    """The source of that name, from the folder ``root``.
+def read(name: str, root: str | Path | None = None, options: Options = Options()) -> Source:
+    """The source of that name, from the folder (or archive) ``root``.
 
     :raises UserError: no such source, or what the source itself finds wrong.
     """
     if name not in SOURCES:
         raise UserError(f"{name!r}: no such source; {nearest(name, SOURCES)}")
-    return SOURCES[name](None if root is None else Path(root))
+    return SOURCES[name](None if root is None else Path(root), options)
 
 
-__all__ = ["SOURCES", "Files", "Pixels", "Source", "carve", "read", "select_classes"]
+__all__ = ["SOURCES", "Files", "Inside", "Options", "Pixels", "Source", "carve", "read", "select_classes"]

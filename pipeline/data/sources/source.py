@@ -9,28 +9,53 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Inside:
+    """Where pictures lie within uncompressed archives: they are read in place, never unpacked.
+
+    :ivar archives: paths relative to the root of the ``Files``.
+    :ivar number: (N,) int64: which archive. :ivar offset: (N,) int64: first byte of the picture in it.
+    :ivar size: (N,) int64: bytes.
+    """
+
+    archives: list[str]
+    number: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Inside":
+        return Inside(self.archives, self.number[rows], self.offset[rows], self.size[rows])
+
+
+@dataclass(frozen=True)
 class Files:
     """Encoded pictures on disk.
 
     :ivar root: folder that the paths are relative to.
-    :ivar paths: of N pictures, '/' between folders; the same order on every machine.
-    :ivar labels: (N,) int64.
+    :ivar paths: of N pictures, '/' between folders; the same order on every machine. Within an archive
+        the member's name, by which the picture is told.
+    :ivar labels: (N,) int64; or (N, C) int8 where a picture shows several classes: 1 shown, -1 not shown,
+        0 hard to tell (VOC's "difficult").
+    :ivar banner: rows of pixels at the bottom of every picture that do not belong to it.
+    :ivar inside: where the pictures lie in archives; none if each is a file of its own.
     """
 
     root: Path
     paths: list[str]
     labels: np.ndarray
+    banner: int = 0
+    inside: Inside | None = None
 
     def __post_init__(self):
-        assert self.labels.shape == (len(self.paths),), f"{self.labels.shape}, {len(self.paths)} paths"
-        assert self.labels.dtype == np.int64, self.labels.dtype
+        assert len(self.labels) == len(self.paths), f"{self.labels.shape}, {len(self.paths)} paths"
+        assert (self.labels.ndim, self.labels.dtype) in ((1, np.int64), (2, np.int8)), self.labels.dtype
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, rows: np.ndarray, labels: np.ndarray) -> "Files":
         """These rows, in this order, under these labels."""
-        return Files(self.root, [self.paths[row] for row in rows], labels)
+        inside = self.inside and self.inside.take(rows)
+        return Files(self.root, [self.paths[row] for row in rows], labels, self.banner, inside)
 
 
 @dataclass(frozen=True)
@@ -73,8 +98,30 @@ class Source:
 
     def __post_init__(self):
         for name, split in self.splits.items():
+            if split.labels.ndim == 2:
+                assert split.labels.shape[1] == len(self.classes), f"{self.name} {name}: {split.labels.shape}"
+                continue
             inside = (split.labels >= 0) & (split.labels < len(self.classes))
             assert inside.all(), f"{self.name} {name}: a label outside 0..{len(self.classes) - 1}"
+
+    @property
+    def multilabel(self) -> bool:
+        """A picture may show several classes."""
+        return any(split.labels.ndim == 2 for split in self.splits.values())
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose about a source.
+
+    :ivar seed: of splits that are drawn because none was published.
+    :ivar background: Caltech-101's BACKGROUND_Google counts as a class.
+    :ivar unpacked: folder into which compressed archives are unpacked; none = they are refused.
+    """
+
+    seed: int = 0
+    background: bool = True
+    unpacked: Path | None = None
 
 
 def plain(error: BaseException) -> str:
