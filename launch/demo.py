@@ -70,8 +70,8 @@ def prepare(root: Path | None, wanted: dict[str, tuple[str, ...]]) -> None:
 
     cifar10 = sources.read("cifar10", root)
     for folder, classes in missing.items():
-        kept, _ = write_index(sources.select_classes(cifar10, classes), Path(folder))
-        print(f"{folder}: {kept} pictures of {', '.join(classes)}", flush=True)
+        kept = write_index(sources.select_classes(cifar10, classes), Path(folder)).kept
+        print(f"{folder}: {sum(kept.values())} pictures of {', '.join(classes)}", flush=True)
 
 
 def default_ranks(batches: tuple[int, ...]) -> int:

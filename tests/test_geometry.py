@@ -123,6 +123,8 @@ def test_flips_are_half_or_as_configured_and_independent_of_crops():
 def test_evaluation_sizes_are_torchvisions(height, width, resize):
     found = for_evaluation(Pictures(eval_resize=resize), np.array([height]), np.array([width]))
     scaled = v2.functional.resize(torch.empty(1, height, width, device="meta"), [resize]).shape[1:]
-    assert found.size[0].tolist() == list(scaled)
     top, left = (round((side - 224) / 2.0) for side in scaled)
-    assert found.inner[0].tolist() == [top, left]
+    assert found.size[0].tolist() == [224, 224]
+    # The region is that centre square, told in the picture's own pixels.
+    corners = np.array([top, left, top + 224, left + 224]) / np.tile(scaled, 2)
+    assert np.allclose(found.region[0], corners * np.tile([height, width], 2), rtol=1e-6)

@@ -8,8 +8,9 @@ from torchvision.transforms import v2
 
 from pipeline.config import Loading, Pictures, UserError
 from pipeline.data import geometry
+from pipeline.data.batches import evaluation_rows, training_rows
 from pipeline.data.index import open_index
-from pipeline.data.loader import Loader, evaluation_rows, training_rows
+from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.prepare import write_index
 from pipeline.data.sources import Files, Source
@@ -180,7 +181,7 @@ def test_index_mistakes_are_told_in_a_line(small_index, tmp_path):
         open_index(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"data\.val: .* no split 'valid', only train, val, test"):
         open_index(small_index).split("valid", "data.val")
-    for name in ("test.pixels", "test.arrow"):
+    for name in ("test-00000.pixels", "test.arrow"):
         broken = tmp_path / name
         broken.mkdir()
         for file in small_index.iterdir():
@@ -199,12 +200,13 @@ def test_prepare_lists_what_it_leaves_out_and_never_overwrites_a_strangers_folde
     (tmp_path / "page.jpg").write_text("<html>404</html>")
     paths = ["empty.jpg", "good.jpg", "moving.gif", "page.jpg"]
     source = Source("odd", ["a"], {"train": Files(tmp_path, paths, np.zeros(4, np.int64))})
-    assert write_index(source, tmp_path / "index") == (1, 3)
+    summary = write_index(source, tmp_path / "index")
+    assert (summary.kept, len(summary.rejected)) == ({"train": 1}, 3)
     rejected = (tmp_path / "index" / "rejected.tsv").read_text().splitlines()
     assert [line.split("\t")[1] for line in rejected] == ["empty.jpg", "moving.gif", "page.jpg"]
     split = open_index(tmp_path / "index").split("train")
     assert (split.heights[0], split.widths[0]) == (90, 120)
-    assert write_index(source, tmp_path / "index") == (1, 3)  # again, over itself
+    assert write_index(source, tmp_path / "index").kept == {"train": 1}  # again, over itself
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("ten years of work")
     with pytest.raises(UserError, match="not empty and not an index"):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.config import UserError
-from pipeline.data.loader import evaluation_rows, training_rows
+from pipeline.data.batches import evaluation_rows, training_rows
 from pipeline.data.order import Order, permute, share
 
 

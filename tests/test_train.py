@@ -83,7 +83,7 @@ import json, sys, torch
 from pipeline.config import TrainConfig, load
 from pipeline.models import build
 from pipeline.data.index import open_index
-from pipeline.data.loader import training_rows
+from pipeline.data.batches import training_rows
 from pipeline.data.order import Order
 from pipeline.train.engine import DDPEngine
 from pipeline.train.loop import Job

@@ -23,6 +23,32 @@ class Section(BaseModel):
     )
 
 
+class Progressive(Section):
+    """Training on small pictures first (FFCV, MosaicML): the side grows linearly to ``size``."""
+
+    start: Positive
+    """Side at the start, pixels."""
+    epochs: list[NotNegative] = Field(min_length=2, max_length=2)
+    """The side grows from the first of these epochs to the second."""
+    multiple: Positive = 32
+    """Sides in between are rounded down to multiples of this."""
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        begin, end = self.epochs
+        if begin > end:
+            raise ValueError(f"epochs: [{begin}, {end}] runs backwards; write [{end}, {begin}]")
+        return self
+
+    def side(self, epoch: float, size: int) -> int:
+        """Pixels at an epoch, fractions counting; ``size`` from the last of ``epochs`` on."""
+        begin, end = self.epochs
+        if epoch >= end:
+            return size
+        grown = self.start + (size - self.start) * max(0.0, (epoch - begin) / (end - begin))
+        return max(self.start, int(grown // self.multiple) * self.multiple)
+
+
 class Augment(Section):
     """What is done to training pictures beyond crop and flip; every draw is keyed like the crop's."""
 
@@ -55,6 +81,8 @@ class Pictures(Section):
     """Black pixels added at every side before the random window of ``crop: pad``."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip in training."""
+    progressive: Progressive | None = None
+    """Smaller training pictures in the first epochs; none = ``size`` throughout."""
     augment: Augment = Augment()
     """Further changes to training pictures; none by default."""
     eval_size: Positive | None = None
@@ -79,6 +107,13 @@ class Pictures(Section):
                 f"eval_resize: {self.eval_resize} is smaller than the evaluation crop "
                 f"{self.evaluation_size}; give at least {self.evaluation_size}, or null"
             )
+        if self.progressive is not None:
+            if self.crop != "random_resized":
+                raise ValueError("progressive: needs crop: random_resized, which scales; pad does not")
+            if self.progressive.start > self.size:
+                raise ValueError(
+                    f"progressive.start: {self.progressive.start} is more than size {self.size}; it must grow"
+                )
         return self
 
     @property
@@ -93,6 +128,12 @@ class Loading(Section):
     """DALI's worker threads per rank; none = this rank's share of the machine's cores."""
     prefetch: Positive = 2
     """Batches that DALI prepares ahead."""
+    readers: Positive = 8
+    """Threads that read files ahead of decoding: more where a file system answers slowly."""
+    read_ahead: Positive = 4
+    """Batches whose files are read, or being read, before DALI wants them."""
+    fault_limit: Fraction = 0.001
+    """Share of the training pictures that may turn out unreadable (each is replaced) before the job stops."""
     hardware_load: Fraction = 0.65
     """Share of JPEG decoding given to a GPU's hardware decoder where there is one."""
 

@@ -14,7 +14,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 # Each use of randomness has a number of its own, so that a new one never changes the old ones' draws.
-CROP, FLIP = 0, 1
+CROP, FLIP, POLICY, ERASE, MIX, REPLACE = range(6)
 
 
 def philox(counter: list[np.ndarray], key: tuple[int, int]) -> list[np.ndarray]:

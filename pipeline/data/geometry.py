@@ -17,17 +17,12 @@ ATTEMPTS = 10  # as torchvision's RandomResizedCrop.get_params
 
 @dataclass(frozen=True)
 class Geometry:
-    """Per picture: cut ``window`` (may reach beyond the picture: black), scale to ``size``, cut ``inner``."""
+    """Per picture: cut ``window`` (may reach beyond the picture: black), scale its ``region`` to ``size``."""
 
     window: np.ndarray  # (N, 4) int32: top, left, height, width in the picture's own pixels
-    size: np.ndarray  # (N, 2) int32: height, width to which the window is scaled
+    region: np.ndarray  # (N, 4) float32: top, left, bottom, right within the window
+    size: np.ndarray  # (N, 2) int32: height, width to which the region is scaled
     flip: np.ndarray  # (N,) int32: 1 = mirrored left to right
-    inner: np.ndarray  # (N, 2) int32: top, left of the final square within the scaled window
-
-
-EMPTY = Geometry(
-    *(np.zeros((0, n), np.int32) for n in (4, 2)), np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
-)
 
 
 def for_training(
@@ -37,47 +32,56 @@ def for_training(
     epochs: np.ndarray,
     heights: np.ndarray,
     widths: np.ndarray,
+    side: int | None = None,
 ) -> Geometry:
     """Random windows and flips, each a function of (seed, epoch, picture) and the picture's shape.
 
     :param rows: (N,) picture numbers; ``epochs``, ``heights``, ``widths`` likewise (N,).
+    :param side: of the square output, pixels; none = ``pictures.size``.
     """
-    n = len(rows)
+    side = side or pictures.size
     if pictures.crop == "pad":
         u = draws.uniform(2, rows, epochs, seed, draws.CROP)
-        window = _padded(u, heights, widths, pictures.size, pictures.pad)
+        window = _padded(u, heights, widths, side, pictures.pad)
     else:
         u = draws.uniform(2 * ATTEMPTS + 2, rows, epochs, seed, draws.CROP)
         window = _random_resized(u, heights, widths, pictures.scale, pictures.ratio)
     flip = draws.uniform(1, rows, epochs, seed, draws.FLIP)[:, 0] < pictures.flip
-    return Geometry(
-        window,
-        np.full((n, 2), pictures.size, np.int32),
-        flip.astype(np.int32),
-        np.zeros((n, 2), np.int32),
-    )
+    return _geometry(window, _whole_window(window), side, flip)
 
 
 def for_evaluation(pictures: Pictures, heights: np.ndarray, widths: np.ndarray) -> Geometry:
-    """The whole picture, short side scaled to ``eval_resize``, centre square of ``eval_size``."""
+    """The whole picture, short side scaled to ``eval_resize``, centre square of ``eval_size``.
+
+    Only the centre is computed: it is the scaling of a region of the picture, whose border pixels see
+    their neighbours outside the region just as if the whole picture were scaled.
+    """
     n, side = len(heights), pictures.evaluation_size
     heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
     if pictures.eval_resize is None:
         # Not scaled: the centre square in the picture's own pixels, black where the picture is smaller.
         top, left = _centre(heights, side), _centre(widths, side)
         window = np.stack([top, left, np.full(n, side), np.full(n, side)], axis=1)
-        scaled, inner = np.full((n, 2), side), np.zeros((n, 2))
-    else:
-        window = np.stack([np.zeros(n), np.zeros(n), heights, widths], axis=1)
-        short = np.minimum(heights, widths)
-        # torchvision truncates the long side: int(size * long / short).
-        scaled = np.stack(
-            [pictures.eval_resize * heights // short, pictures.eval_resize * widths // short], 1
-        )
-        inner = np.stack([_centre(scaled[:, 0], side), _centre(scaled[:, 1], side)], axis=1)
-    return Geometry(
-        window.astype(np.int32), scaled.astype(np.int32), np.zeros(n, np.int32), inner.astype(np.int32)
-    )
+        return _geometry(window, _whole_window(window), side)
+    window = np.stack([np.zeros(n), np.zeros(n), heights, widths], axis=1)
+    shape, short = np.stack([heights, widths], axis=1), np.minimum(heights, widths)
+    # torchvision truncates the long side: int(size * long / short).
+    scaled = pictures.eval_resize * shape // short[:, None]  # (N, 2)
+    corner = _centre(scaled, side)
+    region = np.concatenate([corner, corner + side], axis=1) * np.tile(shape / scaled, 2)
+    return _geometry(window, region, side)
+
+
+def _geometry(window: np.ndarray, region: np.ndarray, side: int, flip: np.ndarray | None = None) -> Geometry:
+    n = len(window)
+    flip = np.zeros(n, np.int32) if flip is None else flip.astype(np.int32)
+    size = np.full((n, 2), side, np.int32)
+    return Geometry(window.astype(np.int32), region.astype(np.float32), size, flip)
+
+
+def _whole_window(window: np.ndarray) -> np.ndarray:
+    """(N, 4): the region that is all of the window."""
+    return np.concatenate([np.zeros((len(window), 2)), window[:, 2:]], axis=1)
 
 
 def _centre(length: np.ndarray, side: int) -> np.ndarray:

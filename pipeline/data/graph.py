@@ -1,16 +1,16 @@
-"""DALI's graph of one batch: read, decode, cut, scale, mirror, normalise; on a CPU or a GPU.
+"""DALI's graph of one batch: decode, cut, scale, change, mirror, normalise; on a CPU or a GPU.
 
-It draws nothing at random: windows, sizes and flips are inputs, computed by ``geometry``.
+It draws nothing at random: windows, sizes, flips and augmentations are inputs, computed on the host by
+``geometry``, ``policy`` and ``erase``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from nvidia.dali import fn, types
 
-from pipeline.config import Loading, Pictures
+from pipeline.config import Augment, Loading, Pictures
+from pipeline.data import erase, policy
 from pipeline.data.geometry import Geometry
 
 _INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
@@ -20,81 +20,77 @@ _INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC
 class Cut:
     """Which of the geometry's steps a kind of batch needs; only their numbers are fed."""
 
-    side: int
-    """Of the square output, pixels."""
-    window: Literal["inside", "beyond", "whole"]
-    """The window lies inside the picture, may reach beyond it (black), or is all of it."""
+    beyond: bool
+    """The window may reach beyond the picture (black)."""
     resize: bool
-    """The window is scaled."""
-    inner: bool
-    """The final square is cut out of the scaled window."""
+    """The window is scaled, or a region of it."""
+    region: bool
+    """Not all of the window is scaled."""
     mirror: bool
 
     @classmethod
     def for_training(cls, pictures: Pictures) -> "Cut":
-        if pictures.crop == "pad":
-            return cls(pictures.size, "beyond", resize=False, inner=False, mirror=True)
-        return cls(pictures.size, "inside", resize=True, inner=False, mirror=True)
+        pad = pictures.crop == "pad"
+        return cls(beyond=pad, resize=not pad, region=False, mirror=pictures.flip > 0)
 
     @classmethod
     def for_evaluation(cls, pictures: Pictures) -> "Cut":
-        if pictures.eval_resize is None:
-            return cls(pictures.evaluation_size, "beyond", resize=False, inner=False, mirror=False)
-        return cls(pictures.evaluation_size, "whole", resize=True, inner=True, mirror=False)
+        resize = pictures.eval_resize is not None
+        return cls(beyond=not resize, resize=resize, region=resize, mirror=False)
 
     def inputs(self, geometry: Geometry) -> dict[str, np.ndarray]:
         """The arrays that ``graph`` consumes, by name."""
-        found = {}
-        if self.window != "whole":
-            found |= {"start": geometry.window[:, :2], "shape": geometry.window[:, 2:]}
+        found = {"start": geometry.window[:, :2], "shape": geometry.window[:, 2:]}
         if self.resize:
             found["size"] = geometry.size.astype(np.float32)
-        if self.inner:
-            found["corner"] = geometry.inner
+        if self.region:
+            found |= {"from": geometry.region[:, :2], "to": geometry.region[:, 2:]}
         if self.mirror:
             found["flip"] = geometry.flip
         return {name: np.ascontiguousarray(values) for name, values in found.items()}
 
 
-def graph(
-    feed: Callable[[], tuple],
-    names: list[str],
-    cut: Cut,
-    pictures: Pictures,
-    loading: Loading,
-    *,
-    raw: bool,
-    gpu: bool,
-    layout: str,
-):
-    """One batch as a DALI node, float32.
+@dataclass(frozen=True)
+class Form:
+    """What goes into the graph and what comes out."""
 
-    :param feed: gives the pictures (paths as bytes, or raw pixels) and then the arrays called ``names``.
-    :param raw: the pictures come as pixels, (b, H, W, 3) uint8.
-    :param layout: of the output, "HWC" or "CHW".
+    decoded: bool
+    """Pixels come in, (H, W, 3) uint8; else encoded pictures."""
+    gpu: bool
+    half: bool
+    """float16 comes out; else float32."""
+    layout: str
+    """Of the output: "HWC" or "CHW"."""
+
+
+def graph(picture, given: dict, cut: Cut, pictures: Pictures, augment: Augment, loading: Loading, form: Form):
+    """One batch as a DALI node.
+
+    :param given: the arrays of ``Cut.inputs``, ``policy.inputs`` and ``erase.inputs``, as nodes.
     """
-    picture, *given = fn.external_source(feed, num_outputs=1 + len(names), batch=True)
-    given = dict(zip(names, given, strict=True))
-    if raw:
-        decoded = fn.reshape(picture.gpu() if gpu else picture, layout="HWC")
+    if form.decoded:
+        decoded = fn.reshape(picture.gpu() if form.gpu else picture, layout="HWC")
     else:
-        decoded = _decode(fn.io.file.read(picture), cut, given, loading, gpu)
-    if cut.window == "beyond" or (cut.window == "inside" and raw):
-        window = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
-        decoded = fn.slice(decoded, **window, out_of_bounds_policy="pad", fill_values=0)
+        decoded = _decode(picture, cut, given, loading, form.gpu)
+    if cut.beyond or form.decoded:
+        where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
+        how = {"out_of_bounds_policy": "pad", "fill_values": 0} if cut.beyond else {}
+        decoded = fn.slice(decoded, **where, **how)
     if cut.resize:
+        region = {"roi_start": given["from"], "roi_end": given["to"]} if cut.region else {}
         interpolation = _INTERPOLATION[pictures.interpolation]
-        decoded = fn.resize(decoded, size=given["size"], interp_type=interpolation, antialias=True)
-    if cut.inner:
-        decoded = fn.slice(decoded, start=given["corner"], shape=[cut.side, cut.side], axes=[0, 1])
-    return fn.crop_mirror_normalize(
+        decoded = fn.resize(decoded, size=given["size"], interp_type=interpolation, antialias=True, **region)
+    if augment.policy != "none":
+        decoded = policy.apply(decoded, given, augment)
+    normalised = fn.crop_mirror_normalize(
         decoded,
         mirror=given.get("flip", 0),
         mean=[255 * value for value in pictures.mean],
         std=[255 * value for value in pictures.std],
-        dtype=types.FLOAT,
-        output_layout=layout,
+        dtype=types.FLOAT16 if form.half else types.FLOAT,
+        output_layout=form.layout,
     )
+    return erase.apply(normalised, given) if augment.erase else normalised
 
 
 def _decode(encoded, cut: Cut, given: dict, loading: Loading, gpu: bool):
@@ -105,8 +101,7 @@ def _decode(encoded, cut: Cut, given: dict, loading: Loading, gpu: bool):
         "adjust_orientation": False,
         "hw_decoder_load": loading.hardware_load,
     }
-    if cut.window == "inside":
-        return fn.decoders.image_slice(
-            encoded, start=given["start"], shape=given["shape"], axes=[0, 1], **how
-        )
-    return fn.decoders.image(encoded, **how)
+    if cut.beyond:
+        return fn.decoders.image(encoded, **how)
+    where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
+    return fn.decoders.image_slice(encoded, **where, **how)

@@ -2,12 +2,16 @@
 
 A folder::
 
-    index.json        source, classes, root of the picture files, a fingerprint per split
-    train.arrow       where (path | offset), label, height, width, bytes; one file per split
-    train.pixels      for small raw pictures only: their uint8 pixels, one after the other
+    index.json          source, classes, per split where its pictures lie and a fingerprint
+    train.arrow         one row a picture (SCHEMA); one file per split
+    train-00000.tar     pictures packed into shards (the WebDataset layout), if they were packed
+    train-00000.pixels  or stored decoded: uint8 pixels (H, W, 3), one picture after the other
+    rejected.tsv        split, path and reason of every picture left out
+    duplicates.tsv      training pictures that stand in another split too
 
-Rows of picture files say a path relative to the root; rows of raw pictures say the byte offset in
-the pixels file. The fingerprint is a hash of all rows, by which caches recognise their pictures.
+A row says in which file its picture lies: a file of its own, or a piece of a shard, of a publisher's
+archive or of a pixels file. The fingerprint is a hash of what training sees (path, labels, shape, bytes),
+not of where it lies: caches and runs recognise their pictures when they are packed or moved.
 """
 
 import hashlib
@@ -22,17 +26,23 @@ import pyarrow as pa
 
 from pipeline.config import UserError
 
-SCHEMA = pa.schema(
-    [
-        ("path", pa.large_string()),
-        ("offset", pa.int64()),
-        ("bytes", pa.int64()),
-        ("label", pa.int32()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-    ]
-)
-FORMAT = 1
+FORMAT = 2
+OWN_FILE = -1
+_COLUMNS = [
+    ("path", pa.large_string()),  # below the root, or the member's name in an archive
+    ("file", pa.int32()),  # number of the split's file that holds it, or OWN_FILE
+    ("offset", pa.int64()),  # of its first byte in that file
+    ("bytes", pa.int64()),
+    ("height", pa.int32()),  # of the part that is the picture: banners at the bottom don't count
+    ("width", pa.int32()),
+    ("digest", pa.binary(16)),  # BLAKE2b of the stored bytes; null where nobody has read them all
+]
+
+
+def schema(classes: int, multilabel: bool) -> pa.Schema:
+    """Columns of a split: ``label``, or ``targets`` (1 shown, 0 hard to tell, -1 not) per class."""
+    label = ("targets", pa.list_(pa.int8(), classes)) if multilabel else ("label", pa.int32())
+    return pa.schema([*_COLUMNS, label])
 
 
 @dataclass(frozen=True)
@@ -40,21 +50,31 @@ class Split:
     """The pictures of one split, or some of them.
 
     :ivar root: folder that the rows' paths are relative to.
-    :ivar pixels_file: file of raw pixels, or none if the rows are picture files.
+    :ivar files: shards, archives or pixels files that hold pictures.
+    :ivar decoded: the files hold pixels; else they hold encoded pictures.
     """
 
     name: str
     classes: list[str]
     root: Path
     table: pa.Table
-    pixels_file: Path | None
+    files: list[Path]
+    decoded: bool
     fingerprint: str
 
     def __len__(self) -> int:
         return self.table.num_rows
 
+    @property
+    def multilabel(self) -> bool:
+        return "targets" in self.table.column_names
+
     @cached_property
-    def labels(self) -> np.ndarray:  # (N,) int32
+    def labels(self) -> np.ndarray:
+        """(N,) int32; of several labels a picture (N, C) int8, 1 shown, 0 hard to tell, -1 not shown."""
+        if self.multilabel:
+            flat = self.table.column("targets").combine_chunks().flatten()
+            return flat.to_numpy().reshape(len(self), len(self.classes))
         return self._column("label")
 
     @cached_property
@@ -66,40 +86,68 @@ class Split:
         return self._column("width")
 
     @cached_property
-    def pixels(self) -> np.ndarray:
-        """(N, H, W, 3) uint8, memory-mapped; for raw pictures of one shape."""
-        shape = (-1, int(self.heights[0]), int(self.widths[0]), 3)
-        whole = np.memmap(self.pixels_file, np.uint8, "r").reshape(shape)
-        picture_bytes = int(np.prod(shape[1:]))
-        offsets = self._column("offset")
-        if np.array_equal(offsets, np.arange(len(self), dtype=np.int64) * picture_bytes):
-            return whole
-        return _Rows(whole, offsets // picture_bytes)
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """File, offset and bytes of each picture: three (N,) arrays."""
+        return self._column("file"), self._column("offset"), self._column("bytes")
+
+    @cached_property
+    def pixels(self) -> "Stored":
+        """The decoded pictures, by row; memory-mapped, shared by a node's ranks."""
+        return Stored(self)
+
+    def path(self, row: int) -> str:
+        """By which a picture is told: below the root, or in its archive."""
+        return self.table.column("path")[int(row)].as_py()
 
     def paths(self, rows: np.ndarray) -> list[str]:
-        """Full paths of the picture files of these rows."""
-        column = self.table.column("path")
-        return [os.path.join(self.root, column[int(row)].as_py()) for row in rows]
+        """Full paths of these rows' pictures, as files of their own."""
+        return [os.path.join(self.root, self.path(row)) for row in rows]
 
     def take(self, rows: np.ndarray) -> "Split":
         """Only these rows, in this order, with a fingerprint of their own."""
         rows = np.asarray(rows, np.int64)
         digest = hashlib.sha256(self.fingerprint.encode() + rows.tobytes()).hexdigest()
-        table = self.table.take(pa.array(rows))
-        return Split(self.name, self.classes, self.root, table, self.pixels_file, digest)
+        return self._with(self.table.take(pa.array(rows)), self.files, digest)
+
+    def plus(self, other: "Split") -> "Split":
+        """This split's pictures, then the other's."""
+        assert self.decoded == other.decoded, f"{self.name}, {other.name}"
+        numbers = other._column("file")
+        moved = pa.array(np.where(numbers == OWN_FILE, OWN_FILE, numbers + len(self.files)), pa.int32())
+        place = other.table.column_names.index("file")
+        table = pa.concat_tables([self.table, other.table.set_column(place, "file", moved)])
+        digest = hashlib.sha256(f"{self.fingerprint}+{other.fingerprint}".encode()).hexdigest()
+        return self._with(table.combine_chunks(), self.files + other.files, digest)
+
+    def _with(self, table: pa.Table, files: list[Path], digest: str) -> "Split":
+        return Split(self.name, self.classes, self.root, table, files, self.decoded, digest)
 
     def _column(self, name: str) -> np.ndarray:
         return self.table.column(name).to_numpy()
 
 
-class _Rows:
-    """Chosen rows of a memory-mapped array, read only when asked for."""
+class Stored:
+    """Decoded pictures of a split, read from the mapped files only when asked for."""
 
-    def __init__(self, whole: np.ndarray, rows: np.ndarray):
-        self.whole, self.rows = whole, rows
+    def __init__(self, split: Split):
+        self._files = [np.memmap(file, np.uint8, "r") for file in split.files]
+        self._file, self._offset, self._bytes = split.places
+        self._shapes = np.stack([split.heights, split.widths], axis=1)
+        self._whole = None
+        if len(self._files) == 1 and len(split) and (self._shapes == self._shapes[0]).all():
+            # Small pictures of one shape (CIFAR): a batch is one gather.
+            self._whole = self._files[0].reshape(-1, *map(int, self._shapes[0]), 3)
 
-    def __getitem__(self, which: np.ndarray) -> np.ndarray:
-        return self.whole[self.rows[which]]
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        """(b, H, W, 3) uint8 of pictures of one shape, copied; else a list of views (H, W, 3)."""
+        if self._whole is not None:
+            return self._whole[self._offset[rows] // self._bytes[rows]]
+        return [self._one(row) for row in np.atleast_1d(rows)]
+
+    def _one(self, row: int) -> np.ndarray:
+        start = self._offset[row]
+        piece = self._files[self._file[row]][start : start + self._bytes[row]]
+        return piece.reshape(*self._shapes[row], 3)
 
 
 @dataclass(frozen=True)
@@ -111,8 +159,20 @@ class Index:
     classes: list[str]
     splits: dict[str, dict]
 
-    def split(self, name: str, key: str = "data.train") -> Split:
-        """:raises UserError: the index has no such split; the message names ``key``."""
+    def split(self, name: str, key: str = "data.train", multilabel: bool = False) -> Split:
+        """The split of that name; ``train+val`` is one split's pictures and then another's.
+
+        :param multilabel: several labels a picture are welcome.
+        :raises UserError: the index has no such split, or one of another kind; the message names ``key``.
+        """
+        first, *more = (self._split(part, key) for part in name.split("+"))
+        for other in more:
+            first = first.plus(other)
+        if first.multilabel and not multilabel:
+            raise UserError(f"{key}: {self.folder} has several labels a picture; here each must have one")
+        return first
+
+    def _split(self, name: str, key: str) -> Split:
         if name not in self.splits:
             raise UserError(f"{key}: {self.folder} has no split {name!r}, only {', '.join(self.splits)}")
         about = self.splits[name]
@@ -122,10 +182,14 @@ class Index:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (OSError, pa.ArrowInvalid):
             raise UserError(f"{path}: missing or damaged; run launch.prepare again") from None
-        pixels = self.folder / f"{name}.pixels" if about["pixels"] else None
-        if table.num_rows != about["rows"] or (pixels and _size(pixels) != sum_bytes(table)):
-            raise UserError(f"{pixels or path}: cut off or not of this index; run launch.prepare again")
-        return Split(name, self.classes, Path(about["root"]), table, pixels, about["fingerprint"])
+        if table.num_rows != about["rows"]:
+            raise UserError(f"{path}: cut off or not of this index; run launch.prepare again")
+        root, files = Path(about["root"]), []
+        for file in about["files"]:
+            files.append(self.folder / file["name"])
+            if _size(files[-1]) != file["bytes"]:
+                raise UserError(f"{files[-1]}: cut off or not of this index; run launch.prepare again")
+        return Split(name, self.classes, root, table, files, about["decoded"], about["fingerprint"])
 
 
 def open_index(folder: str | Path, key: str = "data.index") -> Index:
@@ -143,25 +207,28 @@ def open_index(folder: str | Path, key: str = "data.index") -> Index:
             f"{folder / 'index.json'}: cannot be read ({error}); run launch.prepare again"
         ) from None
     if about.get("format") != FORMAT:
-        raise UserError(f"{folder}: an index of format {about.get('format')}, this program reads {FORMAT}")
+        raise UserError(
+            f"{folder}: an index of format {about.get('format')}, this program reads {FORMAT}; "
+            "run launch.prepare again"
+        )
     return Index(folder, about["source"], about["classes"], about["splits"])
 
 
-def sum_bytes(table: pa.Table) -> int:
-    return int(table.column("bytes").to_numpy().sum())
-
-
-def fingerprint(table: pa.Table, pixels: np.ndarray | None) -> str:
-    """A hash of where every picture is, its label and shape, and of raw pixels themselves."""
+def fingerprint(table: pa.Table, decoded: bool) -> str:
+    """A hash of every picture's name, labels, shape and size; of decoded ones also of the pixels."""
     digest = hashlib.sha256()
-    for name in table.column_names:
-        column = table.column(name)
+    for name in ("path", "bytes", "label", "targets", "height", "width", *["digest"] * decoded):
+        if name not in table.column_names:
+            continue
+        column = table.column(name).combine_chunks()
+        if pa.types.is_fixed_size_list(column.type):
+            column = column.flatten()
         if pa.types.is_large_string(column.type):
             digest.update("\n".join(column.to_pylist()).encode())
+        elif pa.types.is_fixed_size_binary(column.type):
+            digest.update(b"".join(column.to_pylist()))
         else:
             digest.update(column.to_numpy().tobytes())
-    if pixels is not None:
-        digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 

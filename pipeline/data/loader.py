@@ -1,164 +1,204 @@
 """From rows of an index to batches on the device: the only loader, DALI, on a CPU or a GPU.
 
-Which rows come is computed on the host (``order``), how each is cut is computed on the host too
-(``geometry``); DALI only reads, decodes, scales and normalises (``graph``). So the loader holds no state
-worth saving: a new one started at step s yields what the old one would have yielded.
+Which rows come is computed on the host (``order``), how each is cut and changed is computed on the host
+too (``geometry``, ``policy``, ``erase``), files are read ahead on threads (``feed``); DALI only decodes,
+scales, changes and normalises (``graph``). So the loader holds no state worth saving: a new one started at
+step s yields what the old one would have yielded.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline
+from nvidia.dali import Pipeline, fn, pipeline_def
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
-from pipeline.config import Loading, Pictures
-from pipeline.data import geometry
-from pipeline.data.geometry import Geometry
-from pipeline.data.graph import Cut, graph
+from pipeline.config import Augment, Loading, Pictures
+from pipeline.cores import cores_per_rank
+from pipeline.data import erase, geometry, mix, policy
+from pipeline.data.batches import Batch, Rows
+from pipeline.data.feed import Fed, Feed
+from pipeline.data.graph import Cut, Form, graph
 from pipeline.data.index import Split
-from pipeline.data.order import Order
+from pipeline.data.reader import Reader
 
-
-@dataclass(frozen=True)
-class Rows:
-    """What one batch holds: its rows of the split, their epochs, and which of them count."""
-
-    rows: np.ndarray  # (b,) int64
-    epochs: np.ndarray  # (b,) int64
-    weight: np.ndarray  # (b,) float32; 0 for a row that only fills up the last batch of an evaluation
-
-
-@dataclass(frozen=True)
-class Batch:
-    images: torch.Tensor  # (b, 3, S, S) float32, normalised, on the device
-    labels: torch.Tensor  # (b,) int64, on the device
-    weight: torch.Tensor  # (b,) float32, on the device
-    rows: np.ndarray  # (b,) int64, on the host
-
-
-def training_rows(
-    order: Order, rank: int, world: int, accumulate: int, start: int, stop: int
-) -> Iterator[Rows]:
-    """The micro-batches of one rank for steps start..stop-1, ``accumulate`` a step.
-
-    A rank's pieces lie side by side in the global batch, so that the ranks' batches one after the other
-    are the global batch in order, whatever the number of ranks.
-    """
-    for step in range(start, stop):
-        for micro in range(accumulate):
-            rows, epochs = order.piece(step, rank * accumulate + micro, world * accumulate)
-            yield Rows(rows, epochs, np.ones(len(rows), np.float32))
-
-
-def evaluation_rows(n: int, batch: int, rank: int, world: int) -> Iterator[Rows]:
-    """Every row of 0..n-1 once over all ranks; all ranks get equally many batches of equal size.
-
-    The places beyond n are filled with row 0 at weight 0: ranks stay in step, and shapes never change.
-    """
-    for start in range(0, n, batch * world):
-        rows = np.arange(start + rank * batch, start + (rank + 1) * batch)
-        counts = rows < n
-        yield Rows(np.where(counts, rows, 0), np.zeros(batch, np.int64), counts.astype(np.float32))
+_PLAIN = Augment()
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Where batches come from and in which form they go to a rank's model."""
+    """Where batches come from and in which form they go to a rank's model.
+
+    :ivar dtype: of the pictures: float32, float16 or bfloat16.
+    """
 
     split: Split
     pictures: Pictures
     loading: Loading
     device: torch.device
     channels_last: bool
+    dtype: torch.dtype = torch.float32
 
     def training(self, rows: Iterator[Rows], batch: int, seed: int) -> Iterator[Batch]:
-        """Batches of randomly cut and flipped pictures, ``batch`` each."""
+        """Batches of randomly cut, flipped and changed pictures, ``batch`` each."""
+        augment = self.pictures.augment
 
-        def measure(rows: Rows) -> Geometry:
-            shape = self.split.heights[rows.rows], self.split.widths[rows.rows]
-            return geometry.for_training(self.pictures, seed, rows.rows, rows.epochs, *shape)
+        def inputs(rows: np.ndarray, plan: Rows) -> dict[str, np.ndarray]:
+            shape, keys = self._shape(rows), (seed, rows, plan.epochs)
+            found = cut.inputs(geometry.for_training(self.pictures, *keys, *shape, plan.side))
+            found |= policy.inputs(augment, *keys)
+            return found | erase.inputs(augment, plan.side or self.pictures.size, *keys)
 
-        return self._batches(rows, batch, measure, Cut.for_training(self.pictures))
+        cut = Cut.for_training(self.pictures)
+        for fed, images in _Stream(self, inputs, cut, augment, batch, seed).run(rows):
+            ready = self._batch(fed, images, fed.plan.weight)
+            if mix.needs_even(augment):
+                keys = (fed.plan.rows, fed.plan.epochs, seed)
+                images, mixed = mix.mix(ready.images, ready.labels, *keys, augment)
+                ready = replace(ready, images=images, mix=mixed)
+            yield ready
 
     def evaluation(self, rows: Iterator[Rows], batch: int) -> Iterator[Batch]:
-        """Batches of centre crops, ``batch`` each."""
+        """Batches of centre crops, ``batch`` each; one that cannot be shown weighs nothing."""
+        cut = Cut.for_evaluation(self.pictures)
 
-        def measure(rows: Rows) -> Geometry:
-            shape = self.split.heights[rows.rows], self.split.widths[rows.rows]
-            return geometry.for_evaluation(self.pictures, *shape)
+        def inputs(rows: np.ndarray, plan: Rows) -> dict[str, np.ndarray]:
+            return cut.inputs(geometry.for_evaluation(self.pictures, *self._shape(rows)))
 
-        return self._batches(rows, batch, measure, Cut.for_evaluation(self.pictures))
+        for fed, images in _Stream(self, inputs, cut, _PLAIN, batch, seed=0).run(rows):
+            yield self._batch(fed, images, fed.weight)
 
-    def _batches(
-        self, plan: Iterator[Rows], batch: int, measure: Callable[[Rows], Geometry], cut: Cut
-    ) -> Iterator[Batch]:
-        under_way: deque[Rows] = deque()  # fed to DALI and not yet come out; DALI keeps the order
-        names = list(cut.inputs(geometry.EMPTY))
+    def _shape(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.split.heights[rows], self.split.widths[rows]
 
-        def feed() -> tuple:
-            rows = next(plan)
-            under_way.append(rows)
-            return self._read(rows.rows), *cut.inputs(measure(rows)).values()
+    def _batch(self, fed: Fed, images: torch.Tensor, weight: np.ndarray) -> Batch:
+        labels = self.split.labels[fed.rows]
+        labels = torch.from_numpy(labels if self.split.multilabel else labels.astype(np.int64))
+        to = {"device": self.device, "non_blocking": True}
+        weight = torch.from_numpy(weight)
+        return Batch(images, labels.to(**to), weight.to(**to), fed.rows, faults=tuple(fed.faults))
 
-        for images in self._run(feed, names, cut, batch):
-            rows = under_way.popleft()
-            labels = torch.from_numpy(self.split.labels[rows.rows].astype(np.int64))
-            weight = torch.from_numpy(rows.weight)
-            to = {"device": self.device, "non_blocking": True}
-            yield Batch(images, labels.to(**to), weight.to(**to), rows.rows)
 
-    def _read(self, rows: np.ndarray) -> np.ndarray | list[np.ndarray]:
-        if self.split.pixels_file is not None:
-            return self.split.pixels[rows]  # (b, H, W, 3) uint8
-        return [np.frombuffer(os.fsencode(path), np.uint8) for path in self.split.paths(rows)]
+class _Stream:
+    """One pass of batches through DALI; mends itself when a picture cannot be decoded.
 
-    def _run(self, feed: Callable, names: list[str], cut: Cut, batch: int) -> Iterator[torch.Tensor]:
-        gpu = self.device.type == "cuda"
-        pipe = Pipeline(
+    :param inputs: from (b,) rows and the batch's plan to the graph's arrays by name.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        inputs: Callable[[np.ndarray, Rows], dict[str, np.ndarray]],
+        cut: Cut,
+        augment: Augment,
+        batch: int,
+        seed: int,
+    ):
+        self.loader, self.inputs, self.cut, self.augment = loader, inputs, cut, augment
+        self.batch, self.seed = batch, seed
+        # Pixels laid out as HWC are channels_last already: the permuted view costs nothing.
+        layout = "HWC" if loader.channels_last else "CHW"
+        half = loader.dtype != torch.float32  # DALI knows no bfloat16; float16 has more digits and fits
+        self.form = Form(loader.split.decoded, loader.device.type == "cuda", half, layout)
+
+    def run(self, plan: Iterator[Rows]) -> Iterator[tuple[Fed, torch.Tensor]]:
+        """Each batch with its pictures, (b, 3, S, S)."""
+        loading, split = self.loader.loading, self.loader.split
+        with nullcontext() if split.decoded else Reader(split, loading.readers) as reader:
+            feed = Feed(split, plan, reader, loading.read_ahead, self.seed, self._decodes_alone)
+            under_way: deque[Fed] = deque()  # fed to DALI and not yet come out; DALI keeps the order
+            again: deque[Fed] = deque()  # to be fed anew after a failure
+
+            def source() -> tuple:
+                fed = again.popleft() if again else next(feed)
+                under_way.append(fed)
+                fed.arrays = self._arrays(fed.content, fed.rows, fed.plan)
+                return fed.arrays
+
+            pipe = self._pipeline(source, self.batch, loading.prefetch)
+            while True:
+                try:
+                    (out,) = pipe.run()
+                except StopIteration:
+                    return
+                except RuntimeError as error:
+                    self._mend(feed, under_way, error)
+                    again.extend(under_way)
+                    under_way.clear()
+                    pipe = self._pipeline(source, self.batch, loading.prefetch)
+                    continue
+                yield under_way.popleft(), self._images(out)
+
+    def _arrays(self, content, rows: np.ndarray, plan: Rows) -> tuple:
+        return content, *self.inputs(rows, plan).values()
+
+    def _pipeline(self, source: Callable[[], tuple], batch: int, prefetch: int) -> Pipeline:
+        loader, one = self.loader, np.zeros(1, np.int64)
+        names = list(self.inputs(one, Rows(one, one, np.ones(1, np.float32))))
+
+        def define():
+            # Not copied: ``source`` sees to it that what is fed stays until it has come out.
+            picture, *given = fn.external_source(source, num_outputs=1 + len(names), batch=True, no_copy=True)
+            given = dict(zip(names, given, strict=True))
+            return graph(picture, given, self.cut, loader.pictures, self.augment, loader.loading, self.form)
+
+        pipe = pipeline_def(define, enable_conditionals=self.augment.policy != "none")(
             batch_size=batch,
-            num_threads=self.loading.threads or cores_per_rank(),
-            device_id=self.device.index if gpu else None,
-            prefetch_queue_depth=self.loading.prefetch,
+            num_threads=loader.loading.threads or cores_per_rank(),
+            device_id=loader.device.index if self.form.gpu else None,
+            prefetch_queue_depth=prefetch,
             exec_dynamic=True,
         )
-        with pipe:
-            node = graph(
-                feed,
-                names,
-                cut,
-                self.pictures,
-                self.loading,
-                raw=self.split.pixels_file is not None,
-                gpu=gpu,
-                # Pixels laid out as HWC are channels_last already: the permuted view costs nothing.
-                layout="HWC" if self.channels_last else "CHW",
-            )
-            pipe.set_outputs(node)
         pipe.build()
-        while True:
-            try:
-                (out,) = pipe.run()
-            except StopIteration:
-                return
-            images = _tensor(out, self.device)
-            yield images.permute(0, 3, 1, 2) if self.channels_last else images
+        return pipe
 
+    def _mend(self, feed: Feed, under_way: deque[Fed], error: RuntimeError) -> None:
+        """Replaces what could not be decoded.
 
-def _tensor(out, device: torch.device) -> torch.Tensor:
-    whole = out.as_tensor()
-    if device.type == "cpu":
-        # The dynamic executor gives every batch memory of its own, which the tensor keeps alive.
-        return torch.from_dlpack(whole)
-    images = torch.empty(whole.shape(), dtype=torch.float32, device=device)
-    feed_ndarray(whole, images, cuda_stream=torch.cuda.current_stream(device))
-    return images
+        :raises RuntimeError: the given one, if the pictures are not to blame.
+        """
+        for fed in under_way:
+            bad = [] if self.form.decoded else self._undecodable(fed, list(range(len(fed.rows))))
+            # When nothing at all can be decoded it is the decoder (or the GPU) that fails.
+            if 0 < len(bad) < max(2, len(fed.rows)):
+                return feed.reject(fed, bad)
+        raise error
 
+    def _undecodable(self, fed: Fed, places: list[int]) -> list[int]:
+        """Which of these pictures cannot be decoded, by halving."""
+        plan = fed.plan
+        part = Rows(plan.rows[places], plan.epochs[places], plan.weight[places], plan.side)
+        if self._decodes([fed.content[place] for place in places], fed.rows[places], part):
+            return []
+        if len(places) == 1:
+            return places
+        half = len(places) // 2
+        return self._undecodable(fed, places[:half]) + self._undecodable(fed, places[half:])
 
-def cores_per_rank() -> int:
-    """This rank's share of the cores that the machine (or the job's cgroup) grants."""
-    cores = len(os.sched_getaffinity(0))
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    def _decodes_alone(self, content: np.ndarray, row: int, epoch: int, plan: Rows) -> bool:
+        rows, epochs = np.array([row]), np.array([epoch])
+        return self._decodes([content], rows, Rows(rows, epochs, np.ones(1, np.float32), plan.side))
+
+    def _decodes(self, content: list[np.ndarray], rows: np.ndarray, plan: Rows) -> bool:
+        arrays = self._arrays(content, rows, plan)
+        pipe = self._pipeline(lambda: arrays, len(rows), 1)
+        try:
+            pipe.run()
+            return True
+        except RuntimeError:
+            return False
+
+    def _images(self, out) -> torch.Tensor:
+        whole, device = out.as_tensor(), self.loader.device
+        if device.type == "cpu":
+            # The dynamic executor gives every batch memory of its own, which the tensor keeps alive.
+            images = torch.from_dlpack(whole)
+        else:
+            dtype = torch.float16 if self.form.half else torch.float32
+            images = torch.empty(whole.shape(), dtype=dtype, device=device)
+            feed_ndarray(whole, images, cuda_stream=torch.cuda.current_stream(device))
+        images = images.to(self.loader.dtype)
+        return images.permute(0, 3, 1, 2) if self.loader.channels_last else images

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.data.loader import Loader, evaluation_rows
+from pipeline.data.batches import evaluation_rows
+from pipeline.data.loader import Loader
 from pipeline.files import write_whole
 
 

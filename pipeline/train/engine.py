@@ -9,12 +9,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import TrainConfig
-from pipeline.data.loader import Batch
+from pipeline.data.batches import Batch
+from pipeline.data.mix import cross_entropy
 from pipeline.train.optim import build_optimizer
 from pipeline.train.ranks import Ranks
 
@@ -70,7 +70,9 @@ class DDPEngine:
         a continued run uses the buckets that it would have used undisturbed. It also compiles.
         """
         memory = torch.channels_last if self.channels_last else torch.contiguous_format
-        images = torch.zeros(shape, device=self.ranks.device).contiguous(memory_format=memory)
+        images = torch.zeros(shape, dtype=self.dtype, device=self.ranks.device).contiguous(
+            memory_format=memory
+        )
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.model.train()
         with autocast(self.dtype, self.ranks.device):
@@ -91,7 +93,7 @@ class DDPEngine:
                 with autocast(self.dtype, self.ranks.device):
                     logits = self.wrapped(batch.images)  # (b, classes)
                 logits = logits.float()
-                loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.smoothing)
+                loss = cross_entropy(logits, batch.labels, batch.mix, self.smoothing)
                 self.scaler.scale(loss / self.accumulate).backward()
             losses.append(loss.detach())
             correct.append((logits.detach().argmax(dim=1) == batch.labels).sum())

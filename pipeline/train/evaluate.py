@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.data.loader import Loader, evaluation_rows
-from pipeline.progress import track
+from pipeline.data.batches import Fault, evaluation_rows
+from pipeline.data.loader import Loader
+from pipeline.progress import say, track
 from pipeline.train.engine import autocast
+from pipeline.train.meter import NAMED
 from pipeline.train.ranks import Ranks
 
 
@@ -21,7 +23,9 @@ class Evaluation:
     """Mean cross-entropy over the split's pictures."""
     top1: float
     predictions: np.ndarray
-    """(N,) int64: the top answer for every row of the split."""
+    """(N,) int64: the top answer for every row of the split; -1 for one that could not be shown."""
+    faults: list[Fault]
+    """Pictures that could not be shown; they count in neither loss nor top-1."""
 
 
 def evaluate(
@@ -36,6 +40,7 @@ def evaluate(
     seen = torch.zeros(n, dtype=torch.int64)
     predictions = torch.zeros(n, dtype=torch.int64)
     loss = torch.zeros((), dtype=torch.float64)
+    faults: list[Fault] = []
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -48,10 +53,24 @@ def evaluate(
             predictions[rows] = logits.argmax(dim=1).cpu()[counts]
             seen[rows] += 1
             loss += (losses * each.weight).sum().double().cpu()
+            faults += each.faults
     model.train(was_training)
     # Each rank filled its own rows; the others' are zero, so a sum puts them together.
     for tensor in (seen, predictions, loss):
         ranks.sum(tensor)
-    assert (seen == 1).all(), "a picture was evaluated twice or never"
-    right = predictions.numpy() == loader.split.labels
-    return Evaluation(float(loss) / n, float(right.mean()), predictions.numpy())
+    shown = seen.numpy() == 1
+    faults = _missing(faults, ~shown, ranks)
+    right = predictions.numpy()[shown] == loader.split.labels[shown]
+    predictions[~torch.from_numpy(shown)] = -1
+    return Evaluation(float(loss) / int(shown.sum()), float(right.mean()), predictions.numpy(), faults)
+
+
+def _missing(mine: list[Fault], missing: np.ndarray, ranks: Ranks) -> list[Fault]:
+    """Why each missing picture is missing, (N,) bool; told by the first rank."""
+    known = {fault.row: fault for part in ranks.gather(mine) for fault in part}
+    found = [known.get(row) for row in np.flatnonzero(missing)]
+    assert None not in found, "a picture was evaluated twice or never"
+    if ranks.first:
+        for fault in found[:NAMED]:
+            say(f"{fault.path}: {fault.reason}; it is left out of the evaluation")
+    return found

@@ -1,23 +1,23 @@
 """The training loop: the only one. Transfer finetunes and starts over with it too."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
 from torch import nn
 
 from pipeline.config import TrainConfig, UserError
+from pipeline.data.batches import Batch, training_rows
 from pipeline.data.index import Split
-from pipeline.data.loader import Batch, Loader, training_rows
+from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.monitor import Monitor
 from pipeline.monitor.samples import keep_samples, spread
 from pipeline.train import checkpoint, resume
 from pipeline.train.engine import DDPEngine, Stepped, precision_dtype
 from pipeline.train.evaluate import Evaluation, evaluate
+from pipeline.train.meter import Meter
 from pipeline.train.optim import learning_rate
 from pipeline.train.plan import Plan
 from pipeline.train.preempt import STOP, Preempted
@@ -40,8 +40,10 @@ class Job:
     """Pictures per forward pass of a rank, without gradients."""
 
     def loader(self, split: Split) -> Loader:
-        data = self.config.data
-        return Loader(split, data.pictures, data.loading, self.ranks.device, self.config.train.channels_last)
+        data, train = self.config.data, self.config.train
+        dtype = precision_dtype(train.precision, self.ranks.device)
+        form = (self.ranks.device, train.channels_last, dtype)
+        return Loader(split, data.pictures, data.loading, *form)
 
     def evaluate(self, model: nn.Module, split: Split, title: str) -> Evaluation:
         """Loss, top-1 and predictions on a split, in the run's precision."""
@@ -74,7 +76,7 @@ def fit(job: Job) -> nn.Module:
     monitor = Monitor(config, start, plan.steps, state and state["wandb_id"], first=ranks.first)
     try:
         if start < plan.steps:
-            side = config.data.pictures.size
+            side = plan.side(start) or config.data.pictures.size
             engine.prime((plan.micro_batch, 3, side, side))
             _steps(job, plan, engine, monitor, start)
         engine.agree()
@@ -87,23 +89,21 @@ def fit(job: Job) -> nn.Module:
 def _steps(job: Job, plan: Plan, engine: DDPEngine, monitor: Monitor, start: int) -> None:
     config, ranks = job.config, job.ranks
     batches = _training_batches(job, plan, start)
-    clock, since = time.monotonic(), start
+    meter = Meter(config, len(job.train), ranks, start)
     for step in range(start, plan.steps):
         lr = learning_rate(config.optim, step, plan.steps, plan.steps_per_epoch)
         torch.manual_seed(_step_seed(config.seed, step, ranks.rank))
-        stepped = engine.step(list(islice(batches, config.train.accumulate)), lr)
+        stepped = engine.step(meter.next(batches, config.train.accumulate), lr)
         done = step + 1
         if plan.logs(done):
-            row = _training_row(job, plan, done, stepped)
-            rate = (done - since) * config.train.batch / (time.monotonic() - clock)
-            clock, since = time.monotonic(), done
-            monitor.write(row | {"lr": lr, "images_per_s": rate, "samples": done * config.train.batch})
-            monitor.bar.advance(0, f"loss {row['loss']:.3f}, {rate:.0f} pictures/s")
+            row = _training_row(job, plan, done, stepped) | meter.row(done)
+            monitor.write(row | {"lr": lr, "samples": done * config.train.batch})
+            monitor.bar.advance(0, f"loss {row['loss']:.3f}, {row['images_per_s']:.0f} pictures/s")
         if job.val is not None and plan.evaluates(done):
             engine.agree()
             seen = job.evaluate(engine.model, job.val, "validate")
             monitor.write(_evaluation_row(plan, done, "val", seen))
-            clock, since = time.monotonic(), done
+            meter.restart(done)
         asked = ranks.any(STOP.asked)
         if asked or plan.saves(done):
             _save(job, engine, monitor, done)
@@ -115,7 +115,8 @@ def _steps(job: Job, plan: Plan, engine: DDPEngine, monitor: Monitor, start: int
 def _training_batches(job: Job, plan: Plan, start: int) -> Iterator[Batch]:
     config, ranks = job.config, job.ranks
     order = Order(len(job.train), config.train.batch, config.seed)
-    rows = training_rows(order, ranks.rank, ranks.world, config.train.accumulate, start, plan.steps)
+    accumulate = config.train.accumulate
+    rows = training_rows(order, ranks.rank, ranks.world, accumulate, start, plan.steps, plan.side)
     return job.loader(job.train).training(rows, plan.micro_batch, config.seed)
 
 
@@ -144,6 +145,7 @@ def _evaluation_row(plan: Plan, done: int, split: str, seen: Evaluation) -> dict
         "split": split,
         "loss": seen.loss,
         "top1": seen.top1,
+        "faults": len(seen.faults),
     }
 
 

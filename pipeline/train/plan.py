@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from pipeline.config import TrainConfig
+from pipeline.config import TrainConfig, UserError
+from pipeline.data.mix import needs_even
 from pipeline.data.order import share
 
 
@@ -20,8 +21,13 @@ class Plan:
 
     @classmethod
     def of(cls, config: TrainConfig, n: int, world: int) -> "Plan":
-        """:raises UserError: the ranks cannot split the global batch."""
+        """:raises UserError: the ranks cannot split the global batch, or not into pairs that are mixed."""
         micro_batch = share(config.train.batch, world, config.train.accumulate)
+        if needs_even(config.data.pictures.augment) and micro_batch % 2:
+            raise UserError(
+                f"train.batch: {config.train.batch} gives each of {world} ranks micro-batches of "
+                f"{micro_batch}; mixup and cutmix mix pairs, so that number must be even"
+            )
         steps = max(1, math.ceil(config.train.epochs * n / config.train.batch))
         return cls(config, n, steps, micro_batch)
 
@@ -32,6 +38,11 @@ class Plan:
     def epoch(self, done: int) -> float:
         """Passes over the pictures after ``done`` steps."""
         return done / self.steps_per_epoch
+
+    def side(self, step: int) -> int | None:
+        """Of the training pictures at a step, where the config makes them grow; pixels."""
+        pictures = self.config.data.pictures
+        return pictures.progressive and pictures.progressive.side(self.epoch(step), pictures.size)
 
     def logs(self, done: int) -> bool:
         return done % self.config.monitor.log_every == 0 or done == self.steps

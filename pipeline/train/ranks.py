@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.config import UserError
-from pipeline.data.loader import cores_per_rank
+from pipeline.cores import cores_per_rank
 from pipeline.train.preempt import STOP, Preempted
 
 
@@ -50,6 +50,12 @@ class Ranks:
         """Sums a tensor over the ranks, in place."""
         dist.all_reduce(values)
         return values
+
+    def gather(self, mine: object) -> list:
+        """What each rank holds, in the order of ranks, on every rank; small things that can be pickled."""
+        found: list = [None] * self.world
+        dist.all_gather_object(found, mine)
+        return found
 
     def same(self, buffers: Iterator[torch.Tensor]) -> None:
         """Gives all ranks the first rank's buffers, in place."""

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pipeline.data.loader import Loader, evaluation_rows
+from pipeline.config import UserError
+from pipeline.data.batches import Fault, evaluation_rows
+from pipeline.data.loader import Loader
 from pipeline.files import partial_name, sha256, write_whole
 from pipeline.progress import track
 from pipeline.train.ranks import Ranks
@@ -28,6 +30,7 @@ def features(
 
     :param batch: pictures per forward pass of a rank.
     :return: (N, D) float32, memory-mapped; the same file on every rank.
+    :raises UserError: on all ranks, when a picture cannot be shown.
     """
     about = {
         "checkpoint": backbone.digest,
@@ -61,9 +64,11 @@ def _extract(model: Frozen, loader: Loader, batch: int, file: Path, ranks: Ranks
     kept: np.memmap | None = None
     batches = loader.evaluation(evaluation_rows(n, batch, ranks.rank, ranks.world), batch)
     total = -(-n // (batch * ranks.world))
+    faults: list[Fault] = []
     # A GPU's convolutions would round to TF32's ten bits by default.
     with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
         for number, each in enumerate(track(batches, title, total, "batches", ranks.first)):
+            faults += each.faults
             found = model(each.images).float().contiguous().cpu()  # (b, D)
             parts = [torch.empty_like(found) for _ in range(ranks.world)] if ranks.first else None
             dist.gather(found, parts)
@@ -74,9 +79,22 @@ def _extract(model: Frozen, loader: Loader, batch: int, file: Path, ranks: Ranks
                 together = torch.cat(parts).numpy()  # (world * b, D): the ranks' rows lie side by side
                 start = number * batch * ranks.world
                 kept[start : start + len(together)] = together[: n - start]
+    refuse([fault for part in ranks.gather(faults) for fault in part])
     if ranks.first:
         kept.flush()
         os.replace(partial, file)
+
+
+def refuse(faults: list[Fault]) -> None:
+    """A transfer result is of all pictures or none.
+
+    :raises UserError: there are faults.
+    """
+    if faults:
+        raise UserError(
+            f"{faults[0].path}: {faults[0].reason} ({len({fault.row for fault in faults})} such pictures); "
+            "launch.prepare --verify leaves them out"
+        )
 
 
 def _intact(file: Path) -> bool:

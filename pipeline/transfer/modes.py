@@ -15,7 +15,7 @@ from pipeline.data.loader import Loader
 from pipeline.train import Job, fit
 from pipeline.train.ranks import Ranks
 from pipeline.transfer.backbone import Backbone
-from pipeline.transfer.features import features
+from pipeline.transfer.features import features, refuse
 from pipeline.transfer.probe import probe
 from pipeline.transfer.subsets import stratified_split
 from pipeline.transfer.task import Task
@@ -87,6 +87,7 @@ class Stage:
         job = Job(config, self.ranks, rows, evaluation_batch=self.config.batch)
         model = fit(job)
         seen = job.evaluate(model, task.test, f"{config.name} on {task.dataset.test}")
+        refuse(seen.faults)
         recipe = getattr(self.config, mode)
         chosen = {"lr": recipe.optim.lr, "epochs": recipe.train.epochs, "batch": recipe.train.batch}
         return seen.predictions, chosen

@@ -1,0 +1,126 @@
+"""The work of preparing, cut into chunks: what is finished is kept, so that a killed job goes on.
+
+A chunk is some thousand pictures of a split. Its result, one row a picture, is a small file that appears
+whole, after the chunk's shard if pictures are packed.
+"""
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.cores import granted_cores
+from pipeline.data.index import OWN_FILE
+from pipeline.data.order import permute
+from pipeline.data.prepare.examine import Examiner, Found, examiner_threads
+from pipeline.data.prepare.header import Place
+from pipeline.data.prepare.how import How
+from pipeline.data.prepare.shards import PixelShard, TarShard
+from pipeline.data.sources import Files
+from pipeline.files import write_whole
+from pipeline.progress import Bar
+
+RESULT = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("file", pa.int32()),
+        ("offset", pa.int64()),
+        ("bytes", pa.int64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("digest", pa.binary(16)),
+        ("reason", pa.string()),
+    ]
+)
+UNPACKED_CHUNK = 4096  # pictures: some seconds of work
+TOGETHER = 32  # pictures in a thread's hands
+
+Item, Answer = TypeVar("Item"), TypeVar("Answer")
+
+
+def results(folder: Path, name: str, files: Files, how: How) -> pa.Table:
+    """One row (``RESULT``) for every picture of a split, in order; made now or by an earlier, killed job.
+
+    :param folder: where chunks and shards are kept.
+    """
+    chunks = _chunks(len(files), how)
+    paths = [folder / f"{name}-{number:05d}.rows" for number in range(len(chunks))]
+    done = sum(len(rows) for rows, path in zip(chunks, paths, strict=True) if path.exists())
+    title = f"{'pack' if how.pack else 'verify' if how.decodes else 'measure'} {name}"
+    with Bar(title, len(files), "pictures", done=done) as bar:
+        work = _Work(folder, name, files, how, bar)
+        threads = examiner_threads(how, granted_cores())
+        with ThreadPoolExecutor(threads) as pool:
+            for number, (rows, path) in enumerate(zip(chunks, paths, strict=True)):
+                if not path.exists():
+                    write_whole(path, _bytes(work.chunk(number, rows, pool, threads)))
+    tables = [pa.ipc.open_stream(path.read_bytes()).read_all() for path in paths]
+    return pa.concat_tables(tables).sort_by("row").combine_chunks()
+
+
+def shard_path(folder: Path, name: str, number: int, how: How) -> Path:
+    return folder / f"{name}-{number:05d}.{'pixels' if how.decoded else 'tar'}"
+
+
+class _Work:
+    def __init__(self, folder: Path, name: str, files: Files, how: How, bar: Bar):
+        self._folder, self._name, self._files, self._how, self._bar = folder, name, files, how, bar
+        self._examiner = Examiner(Place(files), files.banner, how)
+
+    def chunk(self, number: int, rows: np.ndarray, pool: ThreadPoolExecutor, threads: int) -> pa.Table:
+        shard = None
+        if self._how.pack:
+            path = shard_path(self._folder, self._name, number, self._how)
+            shard = PixelShard(path) if self._how.decoded else TarShard(path)
+        parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
+        kept = []
+        for several in _in_order(pool, self._examiner.several, parts, 2 * threads):
+            kept += [self._place(found, number, shard) for found in several]
+            self._bar.advance(len(several))
+        if shard:
+            shard.finish()
+        return pa.Table.from_pylist([dict(zip(RESULT.names, each, strict=True)) for each in kept], RESULT)
+
+    def _place(self, found: Found, number: int, shard: PixelShard | None) -> tuple:
+        """The picture's row of ``RESULT``; stored, if pictures are packed."""
+        inside = self._files.inside
+        file, offset = OWN_FILE, 0
+        if shard is not None and found.reason is None:
+            file, offset = number, shard.add(found, self._files.labels[found.row])
+            found.content = None
+        elif inside is not None:
+            file, offset = int(inside.number[found.row]), int(inside.offset[found.row])
+        about = (found.size, found.height, found.width, found.digest, found.reason)
+        return found.row, file, offset, *about
+
+
+def _chunks(n: int, how: How) -> list[np.ndarray]:
+    """Rows of each chunk. Shards hold a random part of the split, for tools that read one after another."""
+    rows = permute(np.arange(n), n, 0, 0) if how.pack else np.arange(n)
+    size = how.shard if how.pack else UNPACKED_CHUNK
+    return [rows[start : start + size] for start in range(0, n, size)]
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Answer], items: Iterable[Item], ahead: int
+) -> Iterator[Answer]:
+    """``pool.map`` that runs only so far ahead: answers hold pictures."""
+    waiting = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _bytes(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()

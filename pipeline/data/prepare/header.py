@@ -1,0 +1,132 @@
+"""What a picture's header says, and why some files are no pictures."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.data.sources import Files
+
+READABLE = {
+    "JPEG": "jpg",
+    "MPO": "jpg",  # a JPEG with further ones behind it, from some cameras
+    "PNG": "png",
+    "WEBP": "webp",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "PPM": "ppm",
+    "JPEG2000": "jp2",
+}
+"""Formats (Pillow's names) that DALI's decoders read, and their usual extension."""
+LARGEST = 2**29
+"""Pixels; decoded that is 1.6 GB. A header can claim more than a machine has."""
+
+
+class PictureError(Exception):
+    """Why a file cannot be used."""
+
+
+@dataclass(frozen=True)
+class Header:
+    height: int
+    width: int
+    extension: str
+
+
+def header(file: BinaryIO) -> Header:
+    """Reads the header only.
+
+    :raises PictureError: no picture, or none that can be decoded in training.
+    """
+    # Pillow's limit is on decoding, which does not happen here; ours is below.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with Image.open(file) as picture:
+            kind, width, height = picture.format, picture.width, picture.height
+            moving = getattr(picture, "is_animated", False) and kind != "MPO"
+    except UnidentifiedImageError:
+        raise PictureError(_stranger(file)) from None
+    except Exception as error:  # Pillow raises many kinds on damaged headers
+        raise PictureError(f"damaged header: {one_line(error)}") from None
+    if kind not in READABLE:
+        raise PictureError(f"a {kind} file, which cannot be decoded in training")
+    if moving:
+        raise PictureError(f"a moving {kind} file, which cannot be decoded in training")
+    if height * width > LARGEST:
+        raise PictureError(f"{width}x{height} pixels are too many")
+    return Header(height, width, READABLE[kind])
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _stranger(file: BinaryIO) -> str:
+    file.seek(0)
+    start = file.read(256).lstrip().lower()
+    if not start:
+        return "empty"
+    if start.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "an HTML page, not a picture"
+    if start.startswith(b"\xff\xd8"):
+        return "a truncated JPEG"
+    return "not a picture"
+
+
+class Place:
+    """Where a source's pictures lie: files of their own, or pieces of archives."""
+
+    def __init__(self, files: Files):
+        self._root, self._paths, self._inside = Path(files.root).resolve(), files.paths, files.inside
+        names = self._inside.archives if self._inside else []
+        self.archives = [self._root / name for name in names]
+
+    @property
+    def root(self) -> Path:
+        return self._root
+
+    def size(self, row: int) -> int:
+        """Bytes."""
+        if self._inside:
+            return int(self._inside.size[row])
+        return os.stat(self._root / self._paths[row]).st_size
+
+    def open(self, row: int) -> BinaryIO:
+        if not self._inside:
+            return open(self._root / self._paths[row], "rb")
+        archive = self.archives[self._inside.number[row]]
+        piece = _Piece(archive, int(self._inside.offset[row]), int(self._inside.size[row]))
+        return io.BufferedReader(piece)
+
+
+class _Piece(io.RawIOBase):
+    """Some bytes of a file as a file."""
+
+    def __init__(self, path: Path, offset: int, size: int):
+        self._file, self._offset, self._size, self._at = os.open(path, os.O_RDONLY), offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + place)
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        found = os.pread(self._file, count, self._offset + self._at)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._file)
+        super().close()

@@ -1,0 +1,79 @@
+"""What happened between two rows of metrics: rate, waiting for pictures, pictures that could not be shown."""
+
+import math
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+from pipeline.config import TrainConfig, UserError
+from pipeline.data.batches import Batch, Fault
+from pipeline.progress import say
+from pipeline.train.ranks import Ranks
+
+NAMED = 5
+"""Pictures told by name when there are many; all are in the file."""
+
+
+class Meter:
+    """Counts on every rank; ``row`` puts the ranks' counts together.
+
+    :param n: pictures in the training split.
+    """
+
+    def __init__(self, config: TrainConfig, n: int, ranks: Ranks, start: int):
+        self._config, self._n, self._ranks = config, n, ranks
+        self._file = config.folder / "faults.tsv"
+        self._bad: dict[str, str] = {}  # path and reason of every picture that failed since this start
+        if ranks.first:
+            _forget_after(self._file, start)
+        self.restart(start)
+
+    def restart(self, done: int) -> None:
+        """Time from here on belongs to the steps after ``done``."""
+        self._since, self._clock, self._waited = done, time.monotonic(), 0.0
+        self._faults: list[Fault] = []
+
+    def next(self, batches: Iterator[Batch], count: int) -> list[Batch]:
+        """A step's micro-batches; the time until they are there is time lost to loading."""
+        begun = time.monotonic()
+        found = list(islice(batches, count))
+        self._waited += time.monotonic() - begun
+        self._faults += [fault for batch in found for fault in batch.faults]
+        return found
+
+    def row(self, done: int) -> dict:
+        """images_per_s, data_wait (share of the time) and faults (pictures replaced) since the last row.
+
+        :raises UserError: on all ranks, when too many pictures are bad.
+        """
+        passed = time.monotonic() - self._clock
+        told = self._ranks.gather((self._waited / passed, self._faults))
+        waits, faults = zip(*told, strict=True)
+        everyone = [fault for part in faults for fault in part]
+        rate = (done - self._since) * self._config.train.batch / passed
+        self.restart(done)
+        self._note(done, everyone)
+        return {"images_per_s": rate, "data_wait": sum(waits) / len(waits), "faults": len(everyone)}
+
+    def _note(self, done: int, faults: list[Fault]) -> None:
+        new = {fault.path: fault.reason for fault in faults if fault.path not in self._bad}
+        self._bad |= new
+        if faults and self._ranks.first:
+            with self._file.open("a") as file:
+                file.writelines(f"{done}\t{fault.path}\t{fault.reason}\n" for fault in faults)
+            for path, reason in list(new.items())[:NAMED]:
+                say(f"{path}: {reason}; another picture stands in for it")
+        limit = self._config.data.loading.fault_limit
+        if len(self._bad) > math.ceil(limit * self._n):
+            named = ", ".join(f"{path} ({reason})" for path, reason in list(self._bad.items())[:NAMED])
+            raise UserError(
+                f"data.loading.fault_limit: {len(self._bad)} of {self._n} training pictures cannot be "
+                f"shown, more than {limit:.3%}: {named}; all are in {self._file}"
+            )
+
+
+def _forget_after(file, step: int) -> None:
+    """Drops the lines of steps that will be done again."""
+    if file.exists():
+        lines = [line for line in file.read_text().splitlines(True) if line.endswith("\n")]
+        file.write_text("".join(line for line in lines if int(line.split("\t", 1)[0]) <= step))
