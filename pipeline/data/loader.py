@@ -142,7 +142,8 @@ class _Stream:
         def define():
             # Not copied: ``source`` sees to it that what is fed stays until it has come out.
             picture, *given = fn.external_source(source, num_outputs=1 + len(names), batch=True, no_copy=True)
-            given = dict(zip(names, given, strict=True))
+            # DALI's conditionals put a zip of their own here, which knows no ``strict``.
+            given = dict(zip(names, given))  # noqa: B905
             return graph(picture, given, self.cut, loader.pictures, self.augment, loader.loading, self.form)
 
         pipe = pipeline_def(define, enable_conditionals=self.augment.policy != "none")(

@@ -20,7 +20,7 @@ from pipeline.data import draws
 
 @dataclass(frozen=True)
 class Mix:
-    other: Tensor  # (b,) int64, the partner's labels
+    other: Tensor  # as the labels, but the partner's
     share: Tensor  # (b,) float32, weight of the own label; the partner's is 1 - share
 
 
@@ -35,7 +35,7 @@ def mix(
     """The mixed pictures, in the dtype, on the device and in the memory format of ``images``.
 
     :param images: (b, 3, S, S) floats, b even.
-    :param labels: (b,) int64, on the same device.
+    :param labels: (b,) int64, or (b, C) of several labels a picture; on the same device.
     :param rows: (b,) picture numbers, on the host; ``epochs`` likewise.
     """
     b, _, side, _ = images.shape
@@ -56,7 +56,7 @@ def mix(
     # instructions, and so on the place in the batch.
     mixed = pairs * own
     mixed += pairs.flip(1) * (1 - own)
-    other = labels.unflatten(0, (-1, 2)).flip(1).flatten()
+    other = labels.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return mixed.flatten(0, 1).to(images.dtype), Mix(other, share.repeat_interleave(2))
 
 

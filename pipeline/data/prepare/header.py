@@ -50,7 +50,7 @@ def header(file: BinaryIO) -> Header:
     except UnidentifiedImageError:
         raise PictureError(_stranger(file)) from None
     except Exception as error:  # Pillow raises many kinds on damaged headers
-        raise PictureError(f"damaged header: {one_line(error)}") from None
+        raise PictureError(f"damaged: {one_line(error)}") from None
     if kind not in READABLE:
         raise PictureError(f"a {kind} file, which cannot be decoded in training")
     if moving:

@@ -1,0 +1,261 @@
+"""From a folder of raw pictures, odd and damaged ones among them, to an index that training can trust."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, command, drawn_pictures
+from odd_pictures import BAD, GOOD, as_pillow_reads, encoded, photograph, write_odd
+from PIL import Image
+
+from pipeline.config import Loading, Pictures, UserError
+from pipeline.data.batches import evaluation_rows
+from pipeline.data.index import open_index
+from pipeline.data.loader import Loader
+from pipeline.data.prepare import How, write_index
+from pipeline.data.prepare.decode import Decoder
+from pipeline.data.sources import Files, Inside, Pixels, Source
+
+CPU = torch.device("cpu")
+
+
+def source_of(root: Path, paths: list[str], **splits) -> Source:
+    """One class; ``splits`` beside train as lists of paths."""
+    parts = {"train": paths} | splits
+    files = {name: Files(root, some, np.zeros(len(some), np.int64)) for name, some in parts.items()}
+    return Source("odd", ["a"], files)
+
+
+def test_verify_keeps_every_odd_picture_and_leaves_out_every_broken_one(tmp_path):
+    names = write_odd(tmp_path / "raw")
+    out = tmp_path / "index"
+    summary = write_index(source_of(tmp_path / "raw", names), out, How(verify=True))
+    split = open_index(out).split("train")
+    assert {split.path(row) for row in range(len(split))} == set(GOOD)
+    assert summary.kept == {"train": len(GOOD)}
+    told = dict(line.split("\t")[1:] for line in (out / "rejected.tsv").read_text().splitlines())
+    assert told == {name: reason for name, (_, reason) in BAD.items()}
+    for row in range(len(split)):
+        shape = as_pillow_reads(tmp_path / "raw" / split.path(row)).shape[:2]
+        assert (split.heights[row], split.widths[row]) == shape, split.path(row)
+
+
+def test_the_decoder_sees_what_pillow_sees(tmp_path):
+    """EXIF's rotation is not applied, alpha is dropped, CMYK and YCCK and 16 bits become RGB of 8 bits."""
+    write_odd(tmp_path)
+    for name, pixels in zip(GOOD, Decoder().decode([(tmp_path / n).read_bytes() for n in GOOD]), strict=True):
+        assert np.array_equal(pixels, as_pillow_reads(tmp_path / name)), name
+
+
+def test_odd_pictures_train_and_evaluate(tmp_path):
+    write_odd(tmp_path / "raw")
+    write_index(source_of(tmp_path / "raw", sorted(GOOD)), tmp_path / "index", How(verify=True))
+    split = open_index(tmp_path / "index").split("train")
+    loader = Loader(split, Pictures(size=64, eval_resize=64), Loading(), CPU, True)
+    (batch,) = loader.evaluation(evaluation_rows(len(split), len(split), 0, 1), len(split))
+    assert batch.images.shape == (len(GOOD), 3, 64, 64)
+    assert not batch.faults
+    assert batch.images.isfinite().all()
+
+
+def test_headers_alone_tell_what_is_no_picture_at_all(tmp_path):
+    """Without --verify nothing is decoded: a file cut off in its body is found out in training."""
+    names = write_odd(tmp_path / "raw")
+    summary = write_index(source_of(tmp_path / "raw", names), tmp_path / "index")
+    found_out_later = {"cut.jpg", "last_byte.jpg", "cut.png"}
+    assert {path for _, path, _ in summary.rejected} == set(BAD) - found_out_later
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """600 small pictures in two classes, train and val; three are broken."""
+    root, rng = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
+    for number in range(600):
+        split, name = ("val" if number >= 500 else "train"), "ab"[number % 2]
+        file = root / split / name / f"{number:03d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded(photograph(rng, 60 + number % 50, 90)))
+    for number in (10, 300, 420):
+        file = root / "train" / "ab"[number % 2] / f"{number:03d}.jpg"
+        file.write_bytes(file.read_bytes()[:-500])
+    return root
+
+
+def prepare(root: Path, out: Path, *words: str) -> subprocess.Popen:
+    words = ("-m", "launch.prepare", "imagefolder", "--root", str(root), "--out", str(out), *words)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *words], env=environment, **pipes)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize(
+    "words", [("--verify",), ("--pack", "--max-side", "80"), ("--pack", "--decoded", "--verify")]
+)
+def test_killed_anywhere_the_same_command_goes_on_and_ends_in_the_same_bytes(many, tmp_path, words):
+    words = (*words, "--shard", "50")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    out, errors = prepare(many, straight, *words).communicate(timeout=120)
+    assert "597 of 600 pictures, 2 classes (train 497, val 100)" in out, errors
+    partial, kept = tmp_path / "killed.partial", 0
+    if "--pack" in words:
+        process = prepare(many, killed, *words)
+        while len(list(partial.glob("*.rows"))) < 3 and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        kept = len(list(partial.glob("*.rows")))
+        assert 3 <= kept < 12
+        assert not killed.exists()
+        finished = {rows.stem for rows in partial.glob("*.rows")}
+        shards = {file.name: file.stat().st_mtime_ns for file in partial.iterdir() if file.stem in finished}
+    out, errors = prepare(many, killed, *words).communicate(timeout=120)
+    assert "597 of 600" in out, errors
+    assert contents(straight) == contents(killed)
+    if kept:  # finished shards were not written again
+        now = {file.name: file.stat().st_mtime_ns for file in killed.iterdir()}
+        assert {
+            name: when for name, when in shards.items() if not name.endswith(".rows")
+        }.items() <= now.items()
+    assert not partial.exists()
+
+
+def test_a_changed_plan_starts_anew(many, tmp_path):
+    process = prepare(many, tmp_path / "out", "--pack", "--shard", "50")
+    partial = tmp_path / "out.partial"
+    while len(list(partial.glob("*.rows"))) < 2 and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = prepare(many, tmp_path / "out", "--pack", "--max-side", "40", "--shard", "50")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    split = open_index(tmp_path / "out").split("train")
+    assert max(split.heights.max(), split.widths.max()) == 40
+
+
+def test_a_second_prepare_is_kept_out(many, tmp_path):
+    first = prepare(many, tmp_path / "out", "--pack", "--quality", "80", "--shard", "20")
+    while not list((tmp_path / "out.partial").glob("*.rows")) and first.poll() is None:
+        time.sleep(0.002)
+    source = source_of(many, ["train/a/000.jpg"])
+    with pytest.raises(UserError, match="another process prepares this index"):
+        write_index(source, tmp_path / "out")
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+
+
+def test_duplicates_across_splits_are_told_and_dropped(tmp_path):
+    rng, raw = np.random.default_rng(1), tmp_path / "raw"
+    raw.mkdir()
+    pictures = [encoded(photograph(rng, 40, 50)) for _ in range(4)]
+    for name, which in {"t0": 0, "t1": 1, "t2": 2, "t3": 0, "v0": 2, "v1": 3, "e0": 0}.items():
+        (raw / f"{name}.jpg").write_bytes(pictures[which])
+    source = source_of(raw, [f"t{i}.jpg" for i in range(4)], val=["v0.jpg", "v1.jpg"], test=["e0.jpg"])
+    pairs = {("t2.jpg", "val", "v0.jpg"), ("t0.jpg", "test", "e0.jpg"), ("t3.jpg", "test", "e0.jpg")}
+    summary = write_index(source, tmp_path / "told", How(verify=True))
+    assert (set(summary.duplicates), summary.dropped) == (pairs, 0)
+    lines = (tmp_path / "told" / "duplicates.tsv").read_text().splitlines()
+    assert {tuple(line.split("\t")) for line in lines} == pairs
+    for how in (How(drop_duplicates=True), How(pack=True, drop_duplicates=True)):
+        summary = write_index(source, tmp_path / "dropped", how)
+        split = open_index(tmp_path / "dropped").split("train")
+        assert [split.path(row) for row in range(len(split))] == ["t1.jpg"]
+        assert (summary.kept, summary.dropped) == ({"train": 1, "val": 2, "test": 1}, 3)
+
+
+def test_duplicates_of_raw_pictures_are_told_too(tmp_path):
+    train, test = drawn_pictures(20, 5, 0), drawn_pictures(10, 5, 1)
+    test.pixels[4] = train.pixels[7]
+    summary = write_index(Source("drawn", list("abcde"), {"train": train, "test": test}), tmp_path / "index")
+    assert summary.duplicates == [("train/7", "test", "test/4")]
+
+
+def test_the_banner_at_the_bottom_is_never_shown(tmp_path):
+    """Aircraft: 20 rows of pixels that say who owns the picture (and which aircraft it is)."""
+    rng, pictures = np.random.default_rng(2), Pictures(size=64, scale=[0.9, 1.0], eval_resize=64)
+    for number in range(8):
+        pixels = np.array(photograph(rng, 100 + number, 120).convert("L").convert("RGB"))
+        pixels[-20:] = (255, 0, 0)
+        (tmp_path / f"{number}.png").write_bytes(encoded(Image.fromarray(pixels), "PNG"))
+    paths = [f"{number}.png" for number in range(8)]
+    files = Files(tmp_path, paths, np.zeros(8, np.int64), banner=20)
+    source = Source("aircraft", ["a"], {"train": files})
+    hows = {"plain": How(), "packed": How(pack=True), "decoded": How(pack=True, decoded=True)}
+    for name, how in hows.items():
+        write_index(source, tmp_path / name, how)
+        split = open_index(tmp_path / name).split("train")
+        assert split.heights.tolist() == [80 + number for number in range(8)]
+        loader = Loader(split, pictures, Loading(), CPU, True)
+        (batch,) = loader.evaluation(evaluation_rows(8, 8, 0, 1), 8)
+        red = batch.images[:, 0] - batch.images[:, 1:].amax(dim=1)
+        assert red.max() < 1, name  # gray; the banner's own is over 4
+
+
+def test_pictures_inside_archives_are_read_in_place(tmp_path):
+    """A file made of pictures one after the other, as a tar has them between its headers."""
+    rng = np.random.default_rng(5)
+    pictures = [encoded(photograph(rng, 50 + number, 60)) for number in range(6)]
+    offsets = np.cumsum([7] + [len(each) + 7 for each in pictures[:-1]])
+    (tmp_path / "all.tar").write_bytes(b"".join(b"header." + each for each in pictures))
+    for number, each in enumerate(pictures):
+        (tmp_path / f"{number}.jpg").write_bytes(each)
+    paths, labels = [f"{number}.jpg" for number in range(6)], np.zeros(6, np.int64)
+    inside = Inside(["all.tar"], np.zeros(6, np.int64), offsets, np.array([len(each) for each in pictures]))
+    images = {}
+    for name, how in {"headers": How(), "verified": How(verify=True), "packed": How(pack=True)}.items():
+        for place in (inside, None):
+            source = Source("six", ["a"], {"train": Files(tmp_path, paths, labels, inside=place)})
+            write_index(source, tmp_path / name, how)
+            split = open_index(tmp_path / name).split("train")
+            loader = Loader(split, Pictures(size=32, eval_resize=32), Loading(), CPU, True)
+            (batch,) = loader.evaluation(evaluation_rows(6, 6, 0, 1), 6)
+            images[name, place is None] = (split.fingerprint, batch.images)
+    first_print, first = images["headers", True]
+    assert all(digest == first_print and torch.equal(each, first) for digest, each in images.values())
+
+
+def test_a_million_rows_open_at_once_and_cost_a_rank_no_memory(tmp_path):
+    """Opened in well under a second; the columns are views of the mapped file."""
+    n = 1_000_000
+    pixels = Pixels(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64))
+    write_index(Source("one", ["a"], {"train": pixels}), tmp_path / "index")
+    script = Path(__file__).with_name("million_rows.py")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = [sys.executable, str(script), str(tmp_path / "index"), str(n)]
+    subprocess.run([*run, "write"], env=environment, check=True)
+    words = subprocess.run([*run, "open"], env=environment, check=True, capture_output=True, text=True)
+    seconds, megabytes, row = words.stdout.split()
+    assert row == "train/n00000999/n00999999.JPEG"
+    assert float(seconds) < 1
+    assert int(megabytes) < 20, "the table is 80 MB"
+
+
+def test_mistakes_are_told_in_a_line(many, tmp_path):
+    with pytest.raises(UserError, match="--max-side: says how pictures are packed; add --pack"):
+        How(max_side=350)
+    with pytest.raises(UserError, match="--decoded: says how"):
+        How(decoded=True)
+    with pytest.raises(UserError, match="--quality: of JPEGs, but --decoded stores pixels"):
+        How(pack=True, decoded=True, quality=90)
+    with pytest.raises(UserError, match="--quality 101: from 1 to 100"):
+        How(pack=True, quality=101)
+    words = ("imagefolder", "--root", str(many), "--out", str(tmp_path / "x"), "--pack", "--max-side", "-1")
+    found = command("launch.prepare", *words)
+    assert (found.returncode, found.stderr.strip()) == (2, "error: --max-side -1: at least 1 pixel")
+    bad = tmp_path / "bad"
+    shutil.copytree(many / "train" / "a", bad / "a")
+    for file in (bad / "a").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of \d+ train pictures is usable \(a/.*: empty\)"):
+        write_index(source_of(bad, [f"a/{file.name}" for file in (bad / "a").iterdir()]), tmp_path / "none")

@@ -1,0 +1,120 @@
+"""Bad files in a real job: it goes on, says so, and stops only when they are too many."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import config_tree, torchrun
+from odd_pictures import encoded, photograph
+from test_faults import kill_at, same_bits, steps_done, workers
+
+from pipeline.data.prepare import write_index
+from pipeline.data.sources import Files, Source
+from pipeline.monitor.metrics import read_rows
+from pipeline.train import checkpoint
+
+N = 120
+
+
+@pytest.fixture
+def job(tmp_path) -> Path:
+    """A config for 15 steps on 120 photographs, three epochs; the pictures are in ``raw`` beside it."""
+    rng, raw = np.random.default_rng(11), tmp_path / "raw"
+    raw.mkdir()
+    for number in range(N):
+        (raw / f"{number:03d}.jpg").write_bytes(encoded(photograph(rng, 50 + number % 20, 60)))
+    paths, labels = [f"{number:03d}.jpg" for number in range(N)], np.arange(N) % 4
+    splits = {"train": Files(raw, paths, labels), "val": Files(raw, paths[:30], labels[:30])}
+    write_index(Source("photographs", list("abcd"), splits), tmp_path / "index")
+    tree = config_tree(tmp_path / "index", tmp_path / "runs", train__epochs=3.0, data__val="val")
+    tree["data"]["pictures"] = {"size": 32, "eval_resize": 40}
+    tree["data"]["loading"]["fault_limit"] = 0.02
+    tree["monitor"] |= {"eval_every": 3}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path
+
+
+def damage(job: Path, *numbers: int) -> None:
+    for number in numbers:
+        file = job / "raw" / f"{number:03d}.jpg"
+        file.write_bytes(file.read_bytes()[:400])
+
+
+def run(job: Path, ranks: int = 2) -> str:
+    process = torchrun(ranks, "-m", "launch.train", str(job / "config.yaml"))
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def test_bad_files_are_counted_and_named_and_the_job_goes_on(job):
+    damage(job, 17, 90)
+    errors = run(job)
+    for name in ("017.jpg", "090.jpg"):
+        assert f"{name}: cannot be decoded; another picture stands in for it" in errors
+    assert "017.jpg: cannot be decoded; it is left out of the evaluation" in errors
+    rows = read_rows(job / "runs" / "quick" / "metrics.jsonl")
+    train = [row for row in rows if row["split"] == "train"]
+    assert [row["step"] for row in train] == list(range(1, 16))
+    lines = (job / "runs" / "quick" / "faults.tsv").read_text().splitlines()
+    assert sum(row["faults"] for row in train) == len(lines) >= 6
+    assert {line.split("\t")[1] for line in lines} == {"017.jpg", "090.jpg"}
+    for row in train:
+        told = [line for line in lines if line.startswith(f"{row['step']}\t")]
+        assert row["faults"] == len(told)
+        assert 0 <= row["data_wait"] <= 1
+    (val,) = [row for row in rows if row["split"] == "val"]
+    assert val["faults"] == 1
+
+
+def test_too_many_bad_files_stop_the_job_with_the_list(job):
+    damage(job, *range(0, N, 10))
+    process = torchrun(2, "-m", "launch.train", str(job / "config.yaml"))
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode != 0
+    told = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, errors
+    assert "data.loading.fault_limit: " in told[0]
+    assert "of 120 training pictures cannot be shown, more than 2.000%" in told[0]
+    assert ".jpg (cannot be decoded)" in told[0]
+    assert "exitcode  : 2" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_with_bad_files_it_ends_in_the_same_bits_and_leaves_nothing_behind(job, ranks):
+    damage(job, 3, 58)
+    straight = job / "straight.yaml"
+    straight.write_text((job / "config.yaml").read_text().replace("name: quick", "name: straight"))
+    process = torchrun(ranks, "-m", "launch.train", str(straight))
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    shared = set(os.listdir("/dev/shm"))
+    dice, quick = random.Random(ranks), job / "runs" / "quick"
+    kill_at(7, ranks, str(job / "config.yaml"), quick, "all", dice)
+    assert set(os.listdir("/dev/shm")) <= shared
+    run(job, ranks)
+    ended, expected = (checkpoint.read(job / "runs" / name) for name in ("quick", "straight"))
+    assert same_bits(ended["model"], expected["model"])
+    rows = {name: read_rows(job / "runs" / name / "metrics.jsonl") for name in ("quick", "straight")}
+    counts = {name: [row["faults"] for row in rows[name]] for name in rows}
+    assert counts["quick"] == counts["straight"]
+    assert sum(counts["quick"]) >= 6
+
+
+def test_no_process_outlives_a_killed_rank(job):
+    """SIGKILL gives nobody a chance to tidy up: whatever reads for a rank must be part of it."""
+    process = torchrun(1, "-m", "launch.train", str(job / "config.yaml"))
+    while steps_done(job / "runs" / "quick") < 2 and process.poll() is None:
+        time.sleep(0.01)
+    (rank,) = workers(process.pid)
+    below = [int(pid) for pid in Path(f"/proc/{rank}/task/{rank}/children").read_text().split()]
+    os.kill(process.pid, signal.SIGKILL)
+    os.kill(rank, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert below == []
