@@ -12,7 +12,7 @@ import cifar10_small as small
 import pytest
 
 from pipeline.config import UserError
-from pipeline.data.sources import cifar10, fetch
+from pipeline.data.sources import archive, fetch
 from pipeline.data.sources.cifar10 import read_cifar10
 
 
@@ -235,7 +235,7 @@ def test_a_folder_that_somebody_put_into_the_cache_is_never_removed(tmp_path, sp
 
 def test_what_a_killed_run_left_behind_is_swept_away_after_a_day(tmp_path, splits, archive, no_npm):
     cache = tmp_path / "cache"
-    for name, age in (("old", 2 * cifar10.STALE), ("new", 60)):
+    for name, age in (("old", 2 * STALE), ("new", 60)):
         (cache / f".part-{name}").mkdir(parents=True)
         (cache / f".part-{name}/half.tgz").write_bytes(b"half")
         os.utime(cache / f".part-{name}", (time.time() - age,) * 2)

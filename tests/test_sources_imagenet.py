@@ -20,15 +20,19 @@ VAL = [(490, "n01751748"), (361, "n09193705"), (171, "n02105855"), (822, "n04263
 SORTED = ["n01751748", "n02105855", "n04263257", "n09193705"]
 
 
-@pytest.fixture
-def ilsvrc(tmp_path):
+def write_ilsvrc(root: Path) -> Path:
     """A small ILSVRC2012: two training pictures a class, and a flat val of four."""
     for synset in SORTED:
-        draw(tmp_path / "train" / synset / f"{synset}_7.JPEG")
-        draw(tmp_path / "train" / synset / f"{synset}_10.JPEG")
+        draw(root / "train" / synset / f"{synset}_7.JPEG")
+        draw(root / "train" / synset / f"{synset}_10.JPEG")
     for number in range(1, 5):
-        draw(tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
-    return tmp_path
+        draw(root / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+    return root
+
+
+@pytest.fixture
+def ilsvrc(tmp_path):
+    return write_ilsvrc(tmp_path)
 
 
 def write_devkit(folder: Path, field="ILSVRC2012_ID", truth=tuple(number for number, _ in VAL)) -> None:
@@ -183,7 +187,12 @@ def no_synset(root):
 
 def packed(root):
     (root / "train/n01440764.tar").write_bytes(b"")
-    return r"n01440764\.tar: an archive not unpacked"
+    return r"n01440764\.tar: an archive not unpacked; .* holds ILSVRC2012_img_train\.tar .*read in place"
+
+
+def no_train(root):
+    os.rename(root / "train", root / "training")
+    return r"neither a folder train nor ILSVRC2012_img_train\.tar"
 
 
 def bad_csv(root):
@@ -192,7 +201,8 @@ def bad_csv(root):
 
 
 ILSVRC_MISTAKES = [no_labels, only_truth, other_year, not_matlab, cut_devkit, bad_id, inner_id, lost_picture]
-ILSVRC_MISTAKES += [short_truth, class_train_lacks, class_val_lacks, mixed_val, no_synset, packed, bad_csv]
+ILSVRC_MISTAKES += [short_truth, class_train_lacks, class_val_lacks, mixed_val, no_synset, packed, no_train]
+ILSVRC_MISTAKES += [bad_csv]
 
 
 @pytest.mark.parametrize("mistake", ILSVRC_MISTAKES)

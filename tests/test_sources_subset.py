@@ -131,3 +131,12 @@ def test_selection_mistakes(names, message):
 def test_carving_mistakes(arguments, message):
     with pytest.raises(UserError, match=message):
         carve(ZOO, seed=0, **arguments)
+
+
+def test_pictures_of_several_classes_are_not_parted_by_class():
+    files = Files(Path("/nowhere"), ["a.jpg", "b.jpg"], np.array([[1, -1], [0, 1]], np.int8))
+    source = Source("voc2007", ["cat", "dog"], {"train": files})
+    with pytest.raises(UserError, match="--classes: voc2007 has several labels a picture"):
+        select_classes(source, ["dog"])
+    with pytest.raises(UserError, match="--val: voc2007 has several labels a picture"):
+        carve(source, 0.5, 0)

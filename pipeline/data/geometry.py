@@ -13,16 +13,17 @@ from pipeline.config import Pictures
 from pipeline.data import draws
 
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop.get_params
+LONGEST = 16  # of ImageNet's pictures none is longer in proportion
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Per picture: cut ``window`` (may reach beyond the picture: black), scale its ``region`` to ``size``."""
+    """Per picture: cut ``window`` (black beyond the picture), scale it to ``size``, cut the centre out."""
 
     window: np.ndarray  # (N, 4) int32: top, left, height, width in the picture's own pixels
-    region: np.ndarray  # (N, 4) float32: top, left, bottom, right within the window
-    size: np.ndarray  # (N, 2) int32: height, width to which the region is scaled
+    size: np.ndarray  # (N, 2) int32: height, width to which the window is scaled
     flip: np.ndarray  # (N,) int32: 1 = mirrored left to right
+    corner: np.ndarray  # (N, 2) int32: top, left of the final square within the scaled window
 
 
 def for_training(
@@ -47,41 +48,32 @@ def for_training(
         u = draws.uniform(2 * ATTEMPTS + 2, rows, epochs, seed, draws.CROP)
         window = _random_resized(u, heights, widths, pictures.scale, pictures.ratio)
     flip = draws.uniform(1, rows, epochs, seed, draws.FLIP)[:, 0] < pictures.flip
-    return _geometry(window, _whole_window(window), side, flip)
+    n = len(rows)
+    return _geometry(window, np.full((n, 2), side), flip, np.zeros((n, 2)))
 
 
 def for_evaluation(pictures: Pictures, heights: np.ndarray, widths: np.ndarray) -> Geometry:
     """The whole picture, short side scaled to ``eval_resize``, centre square of ``eval_size``.
 
-    Only the centre is computed: it is the scaling of a region of the picture, whose border pixels see
-    their neighbours outside the region just as if the whole picture were scaled.
+    Of a picture more than LONGEST times as long as it is wide only the middle is looked at: scaled as a
+    whole it could fill the memory, and the centre square lies in the middle anyway.
     """
     n, side = len(heights), pictures.evaluation_size
-    heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
+    shape = np.stack([heights, widths], axis=1).astype(np.int64)  # (N, 2)
     if pictures.eval_resize is None:
         # Not scaled: the centre square in the picture's own pixels, black where the picture is smaller.
-        top, left = _centre(heights, side), _centre(widths, side)
-        window = np.stack([top, left, np.full(n, side), np.full(n, side)], axis=1)
-        return _geometry(window, _whole_window(window), side)
-    window = np.stack([np.zeros(n), np.zeros(n), heights, widths], axis=1)
-    shape, short = np.stack([heights, widths], axis=1), np.minimum(heights, widths)
+        window = np.concatenate([_centre(shape, side), np.full((n, 2), side)], axis=1)
+        return _geometry(window, np.full((n, 2), side), np.zeros(n), np.zeros((n, 2)))
+    short = shape.min(axis=1, keepdims=True)
+    middle = np.minimum(shape, LONGEST * short)
+    window = np.concatenate([(shape - middle) // 2, middle], axis=1)
     # torchvision truncates the long side: int(size * long / short).
-    scaled = pictures.eval_resize * shape // short[:, None]  # (N, 2)
-    corner = _centre(scaled, side)
-    region = np.concatenate([corner, corner + side], axis=1) * np.tile(shape / scaled, 2)
-    return _geometry(window, region, side)
+    scaled = pictures.eval_resize * middle // short
+    return _geometry(window, scaled, np.zeros(n), _centre(scaled, side))
 
 
-def _geometry(window: np.ndarray, region: np.ndarray, side: int, flip: np.ndarray | None = None) -> Geometry:
-    n = len(window)
-    flip = np.zeros(n, np.int32) if flip is None else flip.astype(np.int32)
-    size = np.full((n, 2), side, np.int32)
-    return Geometry(window.astype(np.int32), region.astype(np.float32), size, flip)
-
-
-def _whole_window(window: np.ndarray) -> np.ndarray:
-    """(N, 4): the region that is all of the window."""
-    return np.concatenate([np.zeros((len(window), 2)), window[:, 2:]], axis=1)
+def _geometry(*arrays: np.ndarray) -> Geometry:
+    return Geometry(*(values.astype(np.int32) for values in arrays))
 
 
 def _centre(length: np.ndarray, side: int) -> np.ndarray:

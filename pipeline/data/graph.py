@@ -12,6 +12,7 @@ from nvidia.dali import fn, types
 from pipeline.config import Augment, Loading, Pictures
 from pipeline.data import erase, policy
 from pipeline.data.geometry import Geometry
+from pipeline.data.scale import Scaler
 
 _INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 
@@ -23,28 +24,29 @@ class Cut:
     beyond: bool
     """The window may reach beyond the picture (black)."""
     resize: bool
-    """The window is scaled, or a region of it."""
-    region: bool
-    """Not all of the window is scaled."""
+    """The window is scaled."""
+    centre: int | None
+    """Side of the square cut out of the scaled window, pixels; none = all of it."""
     mirror: bool
 
     @classmethod
     def for_training(cls, pictures: Pictures) -> "Cut":
         pad = pictures.crop == "pad"
-        return cls(beyond=pad, resize=not pad, region=False, mirror=pictures.flip > 0)
+        return cls(beyond=pad, resize=not pad, centre=None, mirror=pictures.flip > 0)
 
     @classmethod
     def for_evaluation(cls, pictures: Pictures) -> "Cut":
         resize = pictures.eval_resize is not None
-        return cls(beyond=not resize, resize=resize, region=resize, mirror=False)
+        side = pictures.evaluation_size if resize else None
+        return cls(beyond=not resize, resize=resize, centre=side, mirror=False)
 
     def inputs(self, geometry: Geometry) -> dict[str, np.ndarray]:
         """The arrays that ``graph`` consumes, by name."""
         found = {"start": geometry.window[:, :2], "shape": geometry.window[:, 2:]}
         if self.resize:
             found["size"] = geometry.size.astype(np.float32)
-        if self.region:
-            found |= {"from": geometry.region[:, :2], "to": geometry.region[:, 2:]}
+        if self.centre is not None:
+            found["corner"] = geometry.corner
         if self.mirror:
             found["flip"] = geometry.flip
         return {name: np.ascontiguousarray(values) for name, values in found.items()}
@@ -63,45 +65,64 @@ class Form:
     """Of the output: "HWC" or "CHW"."""
 
 
-def graph(picture, given: dict, cut: Cut, pictures: Pictures, augment: Augment, loading: Loading, form: Form):
-    """One batch as a DALI node.
+@dataclass(frozen=True)
+class Graph:
+    """One batch as a DALI node, from pictures and the arrays that say what is done to them.
 
-    :param given: the arrays of ``Cut.inputs``, ``policy.inputs`` and ``erase.inputs``, as nodes.
+    :ivar scaler: scales on a CPU; on a GPU DALI does.
     """
-    if form.decoded:
-        decoded = fn.reshape(picture.gpu() if form.gpu else picture, layout="HWC")
-    else:
-        decoded = _decode(picture, cut, given, loading, form.gpu)
-    if cut.beyond or form.decoded:
+
+    cut: Cut
+    pictures: Pictures
+    augment: Augment
+    loading: Loading
+    form: Form
+    scaler: Scaler
+
+    def __call__(self, picture, given: dict):
+        """:param given: the arrays of ``Cut.inputs``, ``policy.inputs`` and ``erase.inputs``, as nodes."""
+        if self.form.decoded:
+            picture = fn.reshape(picture.gpu() if self.form.gpu else picture, layout="HWC")
+        else:
+            picture = self._decode(picture, given)
+        if self.cut.beyond or self.form.decoded:
+            where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
+            how = {"out_of_bounds_policy": "pad", "fill_values": 0} if self.cut.beyond else {}
+            picture = fn.slice(picture, **where, **how)
+        if self.cut.resize:
+            picture = self._scale(picture, given)
+        picture = policy.apply(picture, given, self.augment)
+        picture = fn.crop_mirror_normalize(
+            picture,
+            mirror=given.get("flip", 0),
+            mean=[255 * value for value in self.pictures.mean],
+            std=[255 * value for value in self.pictures.std],
+            dtype=types.FLOAT16 if self.form.half else types.FLOAT,
+            output_layout=self.form.layout,
+        )
+        return erase.apply(picture, given)
+
+    def _decode(self, encoded, given: dict):
+        how = {
+            "device": "mixed" if self.form.gpu else "cpu",
+            "output_type": types.RGB,
+            # EXIF rotation is not applied, as in the whole ImageNet lineage (Pillow, torchvision, Caffe).
+            "adjust_orientation": False,
+            "hw_decoder_load": self.loading.hardware_load,
+        }
+        if self.cut.beyond:
+            return fn.decoders.image(encoded, **how)
         where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
-        how = {"out_of_bounds_policy": "pad", "fill_values": 0} if cut.beyond else {}
-        decoded = fn.slice(decoded, **where, **how)
-    if cut.resize:
-        region = {"roi_start": given["from"], "roi_end": given["to"]} if cut.region else {}
-        interpolation = _INTERPOLATION[pictures.interpolation]
-        decoded = fn.resize(decoded, size=given["size"], interp_type=interpolation, antialias=True, **region)
-    if augment.policy != "none":
-        decoded = policy.apply(decoded, given, augment)
-    normalised = fn.crop_mirror_normalize(
-        decoded,
-        mirror=given.get("flip", 0),
-        mean=[255 * value for value in pictures.mean],
-        std=[255 * value for value in pictures.std],
-        dtype=types.FLOAT16 if form.half else types.FLOAT,
-        output_layout=form.layout,
-    )
-    return erase.apply(normalised, given) if augment.erase else normalised
+        return fn.decoders.image_slice(encoded, **where, **how)
 
-
-def _decode(encoded, cut: Cut, given: dict, loading: Loading, gpu: bool):
-    how = {
-        "device": "mixed" if gpu else "cpu",
-        "output_type": types.RGB,
-        # EXIF rotation is not applied, as in the whole ImageNet lineage (Pillow, torchvision, Caffe).
-        "adjust_orientation": False,
-        "hw_decoder_load": loading.hardware_load,
-    }
-    if cut.beyond:
-        return fn.decoders.image(encoded, **how)
-    where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
-    return fn.decoders.image_slice(encoded, **where, **how)
+    def _scale(self, window, given: dict):
+        centre = self.cut.centre
+        if not self.form.gpu:
+            numbers = [given[name] for name in ("size", "corner") if name in given]
+            scaled = fn.python_function(window, *numbers, function=self.scaler, batch_processing=True)
+            return fn.reshape(scaled, layout="HWC")
+        interpolation = _INTERPOLATION[self.pictures.interpolation]
+        scaled = fn.resize(window, size=given["size"], interp_type=interpolation, antialias=True)
+        if centre is None:
+            return scaled
+        return fn.slice(scaled, start=given["corner"], shape=[centre, centre], axes=[0, 1])

