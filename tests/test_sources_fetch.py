@@ -12,7 +12,8 @@ import cifar10_small as small
 import pytest
 
 from pipeline.config import UserError
-from pipeline.data.sources import archive, fetch
+from pipeline.data.sources import fetch
+from pipeline.data.sources.archive import STALE
 from pipeline.data.sources.cifar10 import read_cifar10
 
 
