@@ -69,7 +69,7 @@ class Form:
 class Graph:
     """One batch as a DALI node, from pictures and the arrays that say what is done to them.
 
-    :ivar scaler: scales on a CPU; on a GPU DALI does.
+    :ivar scaler: scales on a CPU, in this graph alone; on a GPU DALI does.
     """
 
     cut: Cut

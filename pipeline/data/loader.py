@@ -99,15 +99,14 @@ class _Stream:
         batch: int,
         seed: int,
     ):
-        self.loader, self.inputs, self.augment, self.batch, self.seed = loader, inputs, augment, batch, seed
+        self.loader, self.inputs, self.cut, self.augment = loader, inputs, cut, augment
+        self.batch, self.seed = batch, seed
         # Pixels laid out as HWC are channels_last already: the permuted view costs nothing.
         layout = "HWC" if loader.channels_last else "CHW"
         half = loader.dtype != torch.float32  # DALI knows no bfloat16; float16 has more digits and fits
         self.form = Form(loader.split.decoded, loader.device.type == "cuda", half, layout)
         self.threads = loader.loading.threads or cores_per_rank()
         self.pool = ThreadPoolExecutor(self.threads, "scale")
-        scaler = Scaler(loader.pictures.interpolation, cut.centre, self.pool)
-        self.graph = Graph(cut, loader.pictures, augment, loader.loading, self.form, scaler)
 
     def run(self, plan: Iterator[Rows]) -> Iterator[tuple[Fed, torch.Tensor]]:
         """Each batch with its pictures, (b, 3, S, S)."""
@@ -144,11 +143,15 @@ class _Stream:
         one = np.zeros(1, np.int64)
         names = list(self.inputs(one, Rows(one, one, np.ones(1, np.float32))))
 
+        pictures, loading = self.loader.pictures, self.loader.loading
+        scaler = Scaler(pictures.interpolation, self.cut.centre, self.pool)
+        graph = Graph(self.cut, pictures, self.augment, loading, self.form, scaler)
+
         def define():
             # Not copied: ``source`` sees to it that what is fed stays until it has come out.
             picture, *given = fn.external_source(source, num_outputs=1 + len(names), batch=True, no_copy=True)
             # DALI's conditionals put a zip of their own here, which knows no ``strict``.
-            return self.graph(picture, dict(zip(names, given)))  # noqa: B905
+            return graph(picture, dict(zip(names, given)))  # noqa: B905
 
         pipe = pipeline_def(define, enable_conditionals=self.augment.policy != "none")(
             batch_size=batch,
