@@ -17,6 +17,7 @@ def make_training(folder: Path, rng: np.random.Generator, *, side: int) -> None:
         row = {"time": 1.76e9 + step, "step": step, "epoch": epoch}
         loss, top1 = 2 * np.exp(-epoch / 3) + rng.normal(0, 0.05), min(1, epoch / 6)
         fast = {"lr": 0.1, "images_per_s": 900 + rng.normal(), "samples": 64 * step}
+        fast |= {"data_wait": 0.03, "faults": int(step % 50 == 7)}
         rows.append(row | {"split": "train", "loss": loss, "top1": top1} | fast)
         if step % steps == 0:
             rows.append(row | {"split": "val", "loss": loss + 0.1, "top1": 0.9 * top1})

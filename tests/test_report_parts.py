@@ -22,7 +22,7 @@ from pipeline.report.page import html, markdown
 from pipeline.report.pictures import COLUMNS, GAP, TILE, confusions, sheet
 from pipeline.report.plots import MOST_POINTS, smoothed, thinned
 from pipeline.report.style import PNG_LIMIT, spread
-from pipeline.report.summary import duration, headline
+from pipeline.report.summary import duration, headline, notes, tiles
 from pipeline.report.tables import markdown as escape
 
 
@@ -199,3 +199,9 @@ def test_thinned_and_smoothed(n, seed):
 
 def test_duration():
     assert [duration(s) for s in (47.6, 725, 12_000)] == ["48 s", "12 min 05 s", "3 h 20 min"]
+
+
+def test_waiting_and_replaced_pictures_are_told(run):
+    assert tiles(run)[-1].note == "median; 3% waiting for pictures"
+    (told,) = [note for note in notes(run) if "faults.tsv" in note]
+    assert told.startswith("2 times a picture could not be read or decoded and another stood in for it")

@@ -117,7 +117,9 @@ def _training_tiles(run: Run) -> list[Tile]:
         out.append(Tile("pre-training" if run.transfers else "training", tables.percent(value), "%", note))
     _, rates = run.column("train", "images_per_s")
     if len(rates):
-        out.append(Tile("speed", tables.count(round(float(np.median(rates)))), "pictures/s", "median"))
+        _, waits = run.column("train", "data_wait")
+        note = f"median; {np.mean(waits):.0%} waiting for pictures" if len(waits) else "median"
+        out.append(Tile("speed", tables.count(round(float(np.median(rates)))), "pictures/s", note))
     return out
 
 
@@ -128,6 +130,12 @@ def notes(run: Run) -> list[str]:
     lost = [epoch for loss, epoch in losses if isinstance(loss, float) and not math.isfinite(loss)]
     if lost:
         out.append(f"The loss is not a finite number in {len(lost)} rows, first at epoch {_brief(lost[0])}.")
+    _, faults = run.column("train", "faults")
+    if sum(faults):
+        out.append(
+            f"{tables.count(int(sum(faults)))} times a picture could not be read or decoded and another "
+            "stood in for it; faults.tsv names them."
+        )
     if run.unreadable:
         out.append(f"{run.unreadable} unreadable lines of metrics.jsonl were left out.")
     return out
