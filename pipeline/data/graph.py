@@ -1,9 +1,11 @@
 """DALI's graph of one batch: decode, cut, scale, change, mirror, normalise; on a CPU or a GPU.
 
-It draws nothing at random: windows, sizes, flips and augmentations are inputs, computed on the host by
+On a CPU scaling and the last steps are torch's (``scale``, ``finish``), as functions within the graph.
+Nothing is drawn at random here: windows, sizes, flips and augmentations are inputs, computed on the host by
 ``geometry``, ``policy`` and ``erase``.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +13,9 @@ from nvidia.dali import fn, types
 
 from pipeline.config import Augment, Loading, Pictures
 from pipeline.data import erase, policy
+from pipeline.data.finish import FinishBatch
 from pipeline.data.geometry import Geometry
-from pipeline.data.scale import Scaler
+from pipeline.data.scale import ScaleBatch, Scaler
 
 _INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 
@@ -54,7 +57,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Form:
-    """What goes into the graph and what comes out."""
+    """What goes into the graph and, on a GPU, what comes out."""
 
     decoded: bool
     """Pixels come in, (H, W, 3) uint8; else encoded pictures."""
@@ -65,22 +68,36 @@ class Form:
     """Of the output: "HWC" or "CHW"."""
 
 
-@dataclass(frozen=True)
 class Graph:
     """One batch as a DALI node, from pictures and the arrays that say what is done to them.
 
-    :ivar scaler: scales on a CPU, in this graph alone; on a GPU DALI does.
+    On a GPU the node is the finished batch; on a CPU the batch comes out of ``finish.done``.
+
+    :param names: of the arrays: those of ``Cut.inputs``, ``policy.inputs`` and ``erase.inputs``.
+    :param pool: the threads that scale and finish on a CPU.
     """
 
-    cut: Cut
-    pictures: Pictures
-    augment: Augment
-    loading: Loading
-    form: Form
-    scaler: Scaler
+    def __init__(
+        self,
+        names: list[str],
+        cut: Cut,
+        pictures: Pictures,
+        augment: Augment,
+        loading: Loading,
+        form: Form,
+        pool: ThreadPoolExecutor,
+    ):
+        self.cut, self.pictures, self.augment, self.loading, self.form = cut, pictures, augment, loading, form
+        scaler = Scaler(pictures.interpolation, cut.centre) if cut.resize else None
+        # A policy is DALI's and stands between scaling and the rest; without one all is done in one go.
+        self.scale = ScaleBatch(scaler, pool) if scaler and augment.policy != "none" else None
+        wanted = ("size", "corner", "flip", "erase_start", "erase_shape")
+        self.last = [name for name in wanted if name in names]
+        last_scaler = None if self.scale else scaler
+        self.finish = FinishBatch(self.last, last_scaler, pictures.mean, pictures.std, pool)
 
     def __call__(self, picture, given: dict):
-        """:param given: the arrays of ``Cut.inputs``, ``policy.inputs`` and ``erase.inputs``, as nodes."""
+        """:param given: the arrays as nodes, by name."""
         if self.form.decoded:
             picture = fn.reshape(picture.gpu() if self.form.gpu else picture, layout="HWC")
         else:
@@ -89,8 +106,24 @@ class Graph:
             where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
             how = {"out_of_bounds_policy": "pad", "fill_values": 0} if self.cut.beyond else {}
             picture = fn.slice(picture, **where, **how)
+        if self.form.gpu:
+            return self._gpu(picture, given)
+        if self.scale:
+            numbers = [given[name] for name in ("size", "corner") if name in given]
+            picture = fn.python_function(picture, *numbers, function=self.scale, batch_processing=True)
+            picture = fn.reshape(picture, layout="HWC")
+        picture = policy.apply(picture, given, self.augment)
+        numbers = [given[name] for name in self.last]
+        return fn.python_function(picture, *numbers, function=self.finish, batch_processing=True)
+
+    def _gpu(self, picture, given: dict):
+        """Scaled, changed, mirrored, normalised and blanked by DALI."""
         if self.cut.resize:
-            picture = self._scale(picture, given)
+            how = {"interp_type": _INTERPOLATION[self.pictures.interpolation], "antialias": True}
+            picture = fn.resize(picture, size=given["size"], **how)
+        if self.cut.centre is not None:
+            square = [self.cut.centre] * 2
+            picture = fn.slice(picture, start=given["corner"], shape=square, axes=[0, 1])
         picture = policy.apply(picture, given, self.augment)
         picture = fn.crop_mirror_normalize(
             picture,
@@ -114,15 +147,3 @@ class Graph:
             return fn.decoders.image(encoded, **how)
         where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
         return fn.decoders.image_slice(encoded, **where, **how)
-
-    def _scale(self, window, given: dict):
-        centre = self.cut.centre
-        if not self.form.gpu:
-            numbers = [given[name] for name in ("size", "corner") if name in given]
-            scaled = fn.python_function(window, *numbers, function=self.scaler, batch_processing=True)
-            return fn.reshape(scaled, layout="HWC")
-        interpolation = _INTERPOLATION[self.pictures.interpolation]
-        scaled = fn.resize(window, size=given["size"], interp_type=interpolation, antialias=True)
-        if centre is None:
-            return scaled
-        return fn.slice(scaled, start=given["corner"], shape=[centre, centre], axes=[0, 1])

@@ -1,31 +1,24 @@
 """From rows of an index to batches on the device: the only loader, DALI, on a CPU or a GPU.
 
 Which rows come is computed on the host (``order``), how each is cut and changed is computed on the host
-too (``geometry``, ``policy``, ``erase``), files are read ahead on threads (``feed``); DALI only decodes,
-scales, changes and normalises (``graph``). So the loader holds no state worth saving: a new one started at
+too (``geometry``, ``policy``, ``erase``), files are read ahead on threads (``feed``); DALI then decodes and
+does what it is told (``stream``, ``graph``). So the loader holds no state worth saving: a new one started at
 step s yields what the old one would have yielded.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn, pipeline_def
-from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from pipeline.config import Augment, Loading, Pictures
-from pipeline.cores import cores_per_rank
 from pipeline.data import erase, geometry, mix, policy
 from pipeline.data.batches import Batch, Rows
-from pipeline.data.feed import Fed, Feed
-from pipeline.data.graph import Cut, Form, Graph
+from pipeline.data.feed import Fed
+from pipeline.data.graph import Cut
 from pipeline.data.index import Split
-from pipeline.data.reader import Reader
-from pipeline.data.scale import Scaler
+from pipeline.data.stream import Stream
 
 _PLAIN = Augment()
 
@@ -55,7 +48,7 @@ class Loader:
             return found | erase.inputs(augment, plan.side or self.pictures.size, *keys)
 
         cut = Cut.for_training(self.pictures)
-        for fed, images in _Stream(self, inputs, cut, augment, batch, seed).run(rows):
+        for fed, images in Stream(self, inputs, cut, augment, batch, seed).run(rows):
             ready = self._batch(fed, images, fed.plan.weight)
             if mix.needs_even(augment):
                 keys = (fed.plan.rows, fed.plan.epochs, seed)
@@ -70,7 +63,7 @@ class Loader:
         def inputs(rows: np.ndarray, plan: Rows) -> dict[str, np.ndarray]:
             return cut.inputs(geometry.for_evaluation(self.pictures, *self._shape(rows)))
 
-        for fed, images in _Stream(self, inputs, cut, _PLAIN, batch, seed=0).run(rows):
+        for fed, images in Stream(self, inputs, cut, _PLAIN, batch, seed=0).run(rows):
             yield self._batch(fed, images, fed.weight)
 
     def _shape(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -82,131 +75,3 @@ class Loader:
         to = {"device": self.device, "non_blocking": True}
         weight = torch.from_numpy(weight)
         return Batch(images, labels.to(**to), weight.to(**to), fed.rows, faults=tuple(fed.faults))
-
-
-class _Stream:
-    """One pass of batches through DALI; mends itself when a picture cannot be decoded.
-
-    :param inputs: from (b,) rows and the batch's plan to the graph's arrays by name.
-    """
-
-    def __init__(
-        self,
-        loader: Loader,
-        inputs: Callable[[np.ndarray, Rows], dict[str, np.ndarray]],
-        cut: Cut,
-        augment: Augment,
-        batch: int,
-        seed: int,
-    ):
-        self.loader, self.inputs, self.cut, self.augment = loader, inputs, cut, augment
-        self.batch, self.seed = batch, seed
-        # Pixels laid out as HWC are channels_last already: the permuted view costs nothing.
-        layout = "HWC" if loader.channels_last else "CHW"
-        half = loader.dtype != torch.float32  # DALI knows no bfloat16; float16 has more digits and fits
-        self.form = Form(loader.split.decoded, loader.device.type == "cuda", half, layout)
-        self.threads = loader.loading.threads or cores_per_rank()
-        self.pool = ThreadPoolExecutor(self.threads, "scale")
-
-    def run(self, plan: Iterator[Rows]) -> Iterator[tuple[Fed, torch.Tensor]]:
-        """Each batch with its pictures, (b, 3, S, S)."""
-        loading, split = self.loader.loading, self.loader.split
-        with self.pool, nullcontext() if split.decoded else Reader(split, loading.readers) as reader:
-            feed = Feed(split, plan, reader, loading.read_ahead, self.seed, self._decodes_alone)
-            under_way: deque[Fed] = deque()  # fed to DALI and not yet come out; DALI keeps the order
-            again: deque[Fed] = deque()  # to be fed anew after a failure
-
-            def source() -> tuple:
-                fed = again.popleft() if again else next(feed)
-                under_way.append(fed)
-                fed.arrays = self._arrays(fed.content, fed.rows, fed.plan)
-                return fed.arrays
-
-            pipe = self._pipeline(source, self.batch, loading.prefetch)
-            while True:
-                try:
-                    (out,) = pipe.run()
-                except StopIteration:
-                    return
-                except RuntimeError as error:
-                    self._mend(feed, under_way, error)
-                    again.extend(under_way)
-                    under_way.clear()
-                    pipe = self._pipeline(source, self.batch, loading.prefetch)
-                    continue
-                yield under_way.popleft(), self._images(out)
-
-    def _arrays(self, content, rows: np.ndarray, plan: Rows) -> tuple:
-        return content, *self.inputs(rows, plan).values()
-
-    def _pipeline(self, source: Callable[[], tuple], batch: int, prefetch: int) -> Pipeline:
-        one = np.zeros(1, np.int64)
-        names = list(self.inputs(one, Rows(one, one, np.ones(1, np.float32))))
-
-        pictures, loading = self.loader.pictures, self.loader.loading
-        scaler = Scaler(pictures.interpolation, self.cut.centre, self.pool)
-        graph = Graph(self.cut, pictures, self.augment, loading, self.form, scaler)
-
-        def define():
-            # Not copied: ``source`` sees to it that what is fed stays until it has come out.
-            picture, *given = fn.external_source(source, num_outputs=1 + len(names), batch=True, no_copy=True)
-            # DALI's conditionals put a zip of their own here, which knows no ``strict``.
-            return graph(picture, dict(zip(names, given)))  # noqa: B905
-
-        pipe = pipeline_def(define, enable_conditionals=self.augment.policy != "none")(
-            batch_size=batch,
-            num_threads=self.threads,
-            device_id=self.loader.device.index if self.form.gpu else None,
-            prefetch_queue_depth=prefetch,
-            exec_dynamic=True,
-        )
-        pipe.build()
-        return pipe
-
-    def _mend(self, feed: Feed, under_way: deque[Fed], error: RuntimeError) -> None:
-        """Replaces what could not be decoded.
-
-        :raises RuntimeError: the given one, if the pictures are not to blame.
-        """
-        for fed in under_way:
-            bad = [] if self.form.decoded else self._undecodable(fed, list(range(len(fed.rows))))
-            # When nothing at all can be decoded it is the decoder (or the GPU) that fails.
-            if 0 < len(bad) < max(2, len(fed.rows)):
-                return feed.reject(fed, bad)
-        raise error
-
-    def _undecodable(self, fed: Fed, places: list[int]) -> list[int]:
-        """Which of these pictures cannot be decoded, by halving."""
-        plan = fed.plan
-        part = Rows(plan.rows[places], plan.epochs[places], plan.weight[places], plan.side)
-        if self._decodes([fed.content[place] for place in places], fed.rows[places], part):
-            return []
-        if len(places) == 1:
-            return places
-        half = len(places) // 2
-        return self._undecodable(fed, places[:half]) + self._undecodable(fed, places[half:])
-
-    def _decodes_alone(self, content: np.ndarray, row: int, epoch: int, plan: Rows) -> bool:
-        rows, epochs = np.array([row]), np.array([epoch])
-        return self._decodes([content], rows, Rows(rows, epochs, np.ones(1, np.float32), plan.side))
-
-    def _decodes(self, content: list[np.ndarray], rows: np.ndarray, plan: Rows) -> bool:
-        arrays = self._arrays(content, rows, plan)
-        pipe = self._pipeline(lambda: arrays, len(rows), 1)
-        try:
-            pipe.run()
-            return True
-        except RuntimeError:
-            return False
-
-    def _images(self, out) -> torch.Tensor:
-        whole, device = out.as_tensor(), self.loader.device
-        if device.type == "cpu":
-            # The dynamic executor gives every batch memory of its own, which the tensor keeps alive.
-            images = torch.from_dlpack(whole)
-        else:
-            dtype = torch.float16 if self.form.half else torch.float32
-            images = torch.empty(whole.shape(), dtype=dtype, device=device)
-            feed_ndarray(whole, images, cuda_stream=torch.cuda.current_stream(device))
-        images = images.to(self.loader.dtype)
-        return images.permute(0, 3, 1, 2) if self.loader.channels_last else images
