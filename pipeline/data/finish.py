@@ -9,13 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from pipeline.data.recycle import Recycler
 from pipeline.data.scale import TOGETHER, Scaler
 
-SERIAL = 2**15 - 1
-"""Values at a time: from 2**15 on torch would start threads of its own within ours."""
 _NOTHING = np.zeros(1, np.uint8)
+
+
+def workers(count: int) -> ThreadPoolExecutor:
+    """Threads for ``ScaleBatch`` and ``FinishBatch``, within which torch starts none of its own."""
+    return ThreadPoolExecutor(count, "finish", initializer=_alone)
+
+
+def _alone() -> None:
+    torch.get_num_threads()  # torch sets a thread's count when it is first asked: ours must come after
+    threadpool_limits(1, user_api="openmp")
 
 
 class FinishBatch:
@@ -35,55 +44,56 @@ class FinishBatch:
         pool: ThreadPoolExecutor,
     ):
         self._names, self._scaler, self._pool = names, scaler, pool
-        self._mean, self._std = (255 * torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+        mean, std = (255 * torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+        self._factor, self._bias = (1 / std).float(), (-mean / std).float()  # (3,)
         self._memory = Recycler()
         self.done: deque[torch.Tensor] = deque()
         """Finished batches, (b, S, S, 3) float32, in order."""
 
     def __call__(self, pictures: list, *numbers: list) -> list[np.ndarray]:
         """What DALI gets back is nothing."""
-        side = self._side(pictures[0], *(each[0] for each in numbers))
+        given = dict(zip(self._names, numbers, strict=True))
+        side = self._side(pictures, given)
         whole = self._memory.take(len(pictures), side, side, 3)
-        factor, bias = ((values.float().repeat(side)) for values in (1 / self._std, -self._mean / self._std))
-        tasks = []
-        for i in range(0, len(pictures), TOGETHER):
-            part = slice(i, i + TOGETHER)
-            several = (whole[part], factor, bias, pictures[part], *(each[part] for each in numbers))
-            tasks.append(self._pool.submit(self._several, *several))
+        # A whole line's, so that torch's loops run along it.
+        factor, bias = self._factor.repeat(side), self._bias.repeat(side)  # (S * 3,)
+        parts = [slice(start, start + TOGETHER) for start in range(0, len(pictures), TOGETHER)]
+        tasks = [
+            self._pool.submit(self._several, part, whole, factor, bias, pictures, given) for part in parts
+        ]
         for task in tasks:
             task.result()
         self.done.append(whole)
         return [_NOTHING] * len(pictures)
 
-    def _side(self, picture: np.ndarray, *numbers: np.ndarray) -> int:
+    def _side(self, pictures: list, given: dict[str, list]) -> int:
         if self._scaler is None:
-            return len(picture)
-        return self._scaler.centre or int(dict(zip(self._names, numbers, strict=True))["size"][0])
+            return len(pictures[0])
+        return self._scaler.centre or int(given["size"][0][0])
 
     def _several(
-        self, places: torch.Tensor, factor: torch.Tensor, bias: torch.Tensor, pictures: list, *numbers
-    ):
-        for place, picture, *given in zip(places, pictures, *numbers, strict=True):
-            self._one(place, factor, bias, picture, dict(zip(self._names, given, strict=True)))
-
-    def _one(
-        self, place: torch.Tensor, factor: torch.Tensor, bias: torch.Tensor, picture: np.ndarray, given: dict
+        self,
+        part: slice,
+        whole: torch.Tensor,
+        factor: torch.Tensor,
+        bias: torch.Tensor,
+        pictures: list,
+        given: dict[str, list],
     ) -> None:
-        """:param place: (S, S, 3) float32, where the picture goes.
+        for number in range(len(pictures))[part]:
+            pixels = self._scaled(pictures[number], number, given)  # (S, S, 3) uint8
+            if "flip" in given and given["flip"][number]:
+                pixels = pixels.flip(1)
+            place = whole[number]
+            lines = place.view(len(place), -1)  # (S, S * 3)
+            torch.addcmul(bias, pixels.reshape(lines.shape), factor, out=lines)
+            if "erase_shape" in given:
+                top, left = map(int, given["erase_start"][number])
+                height, width = map(int, given["erase_shape"][number])
+                place[top : top + height, left : left + width] = 0
 
-        :param factor: (S * 3,) of a line's pixels; ``bias`` likewise.
-        """
+    def _scaled(self, picture: np.ndarray, number: int, given: dict[str, list]) -> torch.Tensor:
         if self._scaler is None:
-            pixels = torch.from_numpy(picture)
-        else:
-            pixels = self._scaler.scaled(picture, given["size"], given.get("corner"))
-        rows = max(1, SERIAL // place[0].numel())
-        for top in range(0, len(place), rows):
-            part = pixels[top : top + rows]
-            part = part.flip(1) if given.get("flip") else part
-            wanted = place[top : top + rows].flatten(1)  # (rows, S * 3)
-            torch.addcmul(bias, part.reshape(wanted.shape), factor, out=wanted)
-        if "erase_shape" in given:
-            top, left = map(int, given["erase_start"])
-            height, width = map(int, given["erase_shape"])
-            place[top : top + height, left : left + width] = 0
+            return torch.from_numpy(picture)
+        corner = given["corner"][number] if "corner" in given else None
+        return self._scaler.scaled(picture, given["size"][number], corner)

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import numpy as np
@@ -14,6 +13,7 @@ from pipeline.config import Augment
 from pipeline.cores import cores_per_rank
 from pipeline.data.batches import Rows
 from pipeline.data.feed import Fed, Feed
+from pipeline.data.finish import workers
 from pipeline.data.graph import Cut, Form, Graph
 from pipeline.data.reader import Reader
 
@@ -39,7 +39,7 @@ class Stream:
         half = loader.dtype != torch.float32  # DALI knows no bfloat16; float16 has more digits and fits
         self.form = Form(loader.split.decoded, loader.device.type == "cuda", half, layout)
         self.threads = loader.loading.threads or cores_per_rank()
-        self.pool = ThreadPoolExecutor(self.threads, "scale")
+        self.pool = workers(self.threads)
 
     def run(self, plan: Iterator[Rows]) -> Iterator[tuple[Fed, torch.Tensor]]:
         """Each batch with its pictures, (b, 3, S, S)."""
