@@ -63,7 +63,7 @@ class Augment(Section):
     mixup: NotNegative = 0.0
     """Alpha of mixup's Beta distribution (Zhang et al. 2018); 0 = off."""
     cutmix: NotNegative = 0.0
-    """Alpha of cutmix's Beta distribution (Yun et al. 2019); 0 = off. With mixup: one or the other, evenly."""
+    """Alpha of cutmix's Beta distribution (Yun et al. 2019); 0 = off. With mixup: either, evenly."""
 
 
 class Pictures(Section):

@@ -72,4 +72,4 @@ class ScaleBatch:
 
     def _several(self, windows: list, *numbers: list) -> list[np.ndarray]:
         # A copy each, for the scratch is used again for the next.
-        return [np.array(self._scaler.scaled(*one)) for one in zip(windows, *numbers, strict=True)]
+        return [self._scaler.scaled(*one).numpy().copy() for one in zip(windows, *numbers, strict=True)]
