@@ -1,5 +1,7 @@
 """Configs: what a file and overrides become, and what mistakes are told."""
 
+from typing import get_args
+
 import pytest
 import yaml
 from conftest import ROOT, command, config_tree, torchrun
@@ -112,7 +114,8 @@ def test_every_field_is_explained():
     for key in keys(TrainConfig):
         schema, *path = TrainConfig, *key.split(".")
         for part in path[:-1]:
-            schema = schema.model_fields[part].annotation
+            kind = schema.model_fields[part].annotation  # a section, or a section or none
+            schema = next(each for each in (kind, *get_args(kind)) if hasattr(each, "model_fields"))
         assert schema.model_fields[path[-1]].description or path[-1] in plain | sections, key
 
 

@@ -18,11 +18,15 @@ READABLE = {
     "BMP": "bmp",
     "TIFF": "tif",
     "PPM": "ppm",
-    "JPEG2000": "jp2",
 }
-"""Formats (Pillow's names) that DALI's decoders read, and their usual extension."""
+"""Formats (Pillow's names) that DALI's decoders read, and their usual extension. Not JPEG 2000: a damaged one
+makes DALI 2.4 crash the whole process."""
 LARGEST = 2**29
 """Pixels; decoded that is 1.6 GB. A header can claim more than a machine has."""
+
+
+# All of Pillow's formats at once: left to the first picture of each, threads that come meanwhile miss it.
+Image.init()
 
 
 class PictureError(Exception):
