@@ -7,7 +7,7 @@ written into the run's folder as ``config.yaml``; loading that file gives the sa
 import difflib
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -75,7 +75,7 @@ def keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
         found.append(prefix + name)
         for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                step = "" if inner is field.annotation else "0."
+                step = "0." if get_origin(field.annotation) is list else ""
                 found += keys(inner, f"{prefix}{name}.{step}")
     return found
 
