@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.config import UserError
+from pipeline.preempt import PREEMPTED, STOP, Preempted
 
 # What a file system refuses because of where the user pointed it, or because it is full.
 _USERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
@@ -22,6 +23,17 @@ def parser_of(name: str, description: str, examples: str) -> argparse.ArgumentPa
     """A door's parser: ``--help`` shows the examples as they are written."""
     raw = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(prog=name, description=description, epilog=examples, formatter_class=raw)
+
+
+@contextmanager
+def preemptible() -> Iterator[None]:
+    """Listens from here on, before anything heavy is imported; a job that was stopped and saved exits 75."""
+    STOP.listen()
+    try:
+        yield
+    except Preempted as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(PREEMPTED)
 
 
 @contextmanager

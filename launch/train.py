@@ -1,8 +1,6 @@
 """Trains a network, or goes on where a killed or preempted run stopped."""
 
-import sys
-
-from launch import door, parser_of
+from launch import door, parser_of, preemptible
 from pipeline.config import TrainConfig, load
 
 EXAMPLE = """examples:
@@ -21,22 +19,17 @@ def main(argv: list[str] | None = None) -> None:
         "--dry-run", action="store_true", help="check config and data, print the config, stop"
     )
     words = parser.parse_args(argv)
-    with door():
+    with door(), preemptible():
         config = load(TrainConfig, words.config, words.overrides)
         # Torch and DALI take seconds to import: a mistake in the config is told before.
         from pipeline.train import dry_run, run
-        from pipeline.train.preempt import PREEMPTED, Preempted
         from pipeline.train.ranks import join
 
         if words.dry_run:
             print(dry_run(config))
             return
-        try:
-            with join(config.train.device) as ranks:
-                run(config, ranks)
-        except Preempted as stopped:
-            print(stopped, file=sys.stderr, flush=True)
-            sys.exit(PREEMPTED)
+        with join(config.train.device, config.train.hang_timeout) as ranks:
+            run(config, ranks)
 
 
 if __name__ == "__main__":

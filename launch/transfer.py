@@ -1,8 +1,6 @@
 """Evaluates a checkpoint on other tasks: frozen, finetuned and from scratch, with intervals."""
 
-import sys
-
-from launch import door, parser_of
+from launch import door, parser_of, preemptible
 from pipeline.config import TransferConfig, load
 
 EXAMPLE = """example:
@@ -17,20 +15,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("config", help="a YAML file, see configs/transfer/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     words = parser.parse_args(argv)
-    with door():
+    with door(), preemptible():
         config = load(TransferConfig, words.config, words.overrides)
         # Torch and DALI take seconds to import: a mistake in the config is told before.
         from pipeline.report import print_table
-        from pipeline.train.preempt import PREEMPTED, Preempted
         from pipeline.train.ranks import join
         from pipeline.transfer.run import run
 
-        try:
-            with join() as ranks:
-                results = run(config, ranks)
-        except Preempted as stopped:
-            print(stopped, file=sys.stderr, flush=True)
-            sys.exit(PREEMPTED)
+        with join() as ranks:
+            results = run(config, ranks)
         if ranks.first:
             print_table(results)
 

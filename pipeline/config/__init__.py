@@ -2,29 +2,27 @@
 
 from pipeline.config.errors import UserError
 from pipeline.config.load import dump, keys, load, parse
-from pipeline.config.schema import (
-    Augment,
+from pipeline.config.pictures import Augment, Pictures, Progressive
+from pipeline.config.section import Section
+from pipeline.config.training import (
     Checkpoint,
     Data,
-    Dataset,
+    DeepSpeed,
     Loading,
     Model,
     Monitor,
     Optimizer,
-    Pictures,
-    Progressive,
-    Recipe,
-    Section,
     Train,
     TrainConfig,
-    TransferConfig,
 )
+from pipeline.config.transferring import Dataset, Recipe, TransferConfig
 
 __all__ = [
     "Augment",
     "Checkpoint",
     "Data",
     "Dataset",
+    "DeepSpeed",
     "Loading",
     "Model",
     "Monitor",

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.errors import UserError
-from pipeline.config.schema import Section
+from pipeline.config.section import Section
 
 Schema = TypeVar("Schema", bound=Section)
 

@@ -1,8 +1,9 @@
 """Checkpoints: written whole or not at all, verified when read.
 
-``checkpoints/step_00001234.pt`` is written under a temporary name, synced and renamed; ``latest`` is a
-text file with the newest one's name. A checkpoint is enough: it holds weights, optimizer, scaler, step,
-the resolved config, the class names, the pictures' fingerprint and the W&B run's id.
+``checkpoints/step_00001234.pt`` is written under a temporary name, synced and renamed; ``latest`` and
+``best`` are text files with a checkpoint's name. A checkpoint is enough: it holds weights, their average,
+optimizer, scaler, step, the resolved config, the class names, the pictures' fingerprint and the W&B run's
+id, in the same form whichever engine wrote it and over how many ranks.
 """
 
 import os
@@ -13,14 +14,18 @@ from pathlib import Path
 import torch
 
 from pipeline.config import UserError
+from pipeline.files import write_whole
+from pipeline.progress import say
 
-FORMAT = 1
+FORMAT = 2
+LATEST, BEST = "latest", "best"
 _NAME = re.compile(r"step_(\d{8,})\.pt")
 
 
-def save(folder: Path, step: int, state: dict, keep: int) -> Path:
-    """Writes ``folder/step_XXXXXXXX.pt`` and removes all but the ``keep`` newest.
+def save(folder: Path, step: int, state: dict, keep: int, best: bool = False) -> Path:
+    """Writes ``folder/step_XXXXXXXX.pt`` and removes all but the ``keep`` newest, and the best.
 
+    :param best: this one is the best so far.
     :raises UserError: the disk is full or may not be written; what was there before is untouched.
     """
     path = folder / f"step_{step:08d}.pt"
@@ -32,7 +37,9 @@ def save(folder: Path, step: int, state: dict, keep: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        _write_latest(folder, path.name)
+        for pointer in (LATEST, BEST) if best else (LATEST,):
+            write_whole(folder / pointer, f"{path.name}\n".encode())
+        _sync(folder)
     except (OSError, RuntimeError) as error:
         # torch wraps the file's OSError into a RuntimeError of its own.
         cause = next((e for e in (error, error.__context__) if isinstance(e, OSError)), None)
@@ -40,42 +47,66 @@ def save(folder: Path, step: int, state: dict, keep: int) -> Path:
         if cause is None and "PytorchStreamWriter" not in str(error):
             raise
         reason = cause.strerror if cause else "the file system took only part of it"
-        raise UserError(
-            f"{path}: cannot be written: {reason}; the checkpoints before it are whole, "
-            "free some space and run the same command again"
-        ) from None
-    for old in numbered(folder)[:-keep]:
-        old.unlink()
+        raise UserError(f"{path}: cannot be written: {reason}; the checkpoints before it are whole") from None
+    kept = {path, _pointed(folder / BEST)}
+    for old in [other for other in numbered(folder) if step_of(other) <= step][:-keep]:
+        if old not in kept:
+            old.unlink()
     return path
 
 
 def numbered(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step_*.pt") if _NAME.fullmatch(path.name))
+    return sorted((path for path in folder.glob("step_*.pt") if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])
 
 
 def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run's folder."""
-    folder = run / "checkpoints"
-    pointer = folder / "latest"
-    if pointer.exists() and (folder / pointer.read_text().strip()).is_file():
-        return folder / pointer.read_text().strip()
-    found = numbered(folder)
-    return found[-1] if found else None
+    """The newest checkpoint of a run's folder, whole or not."""
+    return next(iter(_newest_first(run)), None)
 
 
 def read(path: str | Path, key: str = "checkpoint") -> dict:
-    """A checkpoint's content, on the CPU.
+    """A checkpoint's content, on the CPU; see ``find``."""
+    return find(path, key)[1]
 
-    :param path: a checkpoint, or a run's folder (its latest).
+
+def find(path: str | Path, key: str = "checkpoint", tell: bool = True) -> tuple[Path, dict]:
+    """The file and the content, on the CPU, of a checkpoint.
+
+    :param path: a checkpoint; a run's folder: its newest that is whole; or its ``checkpoints/best``.
+    :param tell: damaged ones that are passed over are told.
     :raises UserError: missing, cut off, damaged, or not a checkpoint of ours; the file stays as it is.
     """
     path = Path(path)
-    if path.is_dir():
-        found = latest(path)
-        if found is None:
-            raise UserError(f"{key}: no checkpoint in {path / 'checkpoints'}; train first: launch.train")
-        path = found
+    if path.name in (LATEST, BEST) and path.is_file():
+        path = _pointed(path)
+    if not path.is_dir():
+        return path, _content(path, key)
+    files = _newest_first(path)
+    if not files:
+        raise UserError(f"{key}: no checkpoint in {path / 'checkpoints'}; train first: launch.train")
+    failure = None
+    for file in files:
+        try:
+            state = _content(file, key)
+        except Damaged as damaged:
+            failure = failure or damaged
+            continue
+        if failure is not None and tell:
+            say(f"{failure}; going on from {file.name}")
+        return file, state
+    raise UserError(f"{failure}; no other is whole: remove {path / 'checkpoints'} to start again")
+
+
+class Damaged(UserError):  # noqa: N818 - read as a word
+    """A checkpoint whose bytes are not what was written."""
+
+
+def _content(path: Path, key: str) -> dict:
     try:
         # torch.load does not check the sums that torch.save wrote; zipfile does.
         with zipfile.ZipFile(path) as archive:
@@ -84,9 +115,9 @@ def read(path: str | Path, key: str = "checkpoint") -> dict:
     except FileNotFoundError:
         raise UserError(f"{key}: {path}: no such checkpoint") from None
     except Exception as error:
-        raise UserError(_broken(path, f"{type(error).__name__}")) from None
+        raise Damaged(f"{path}: damaged or cut off ({type(error).__name__})") from None
     if damaged:
-        raise UserError(_broken(path, f"{damaged} does not match its checksum"))
+        raise Damaged(f"{path}: damaged or cut off ({damaged} does not match its checksum)")
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{path}: not a checkpoint of launch.train; its weights may still be a state_dict")
     if state["format"] != FORMAT:
@@ -94,16 +125,19 @@ def read(path: str | Path, key: str = "checkpoint") -> dict:
     return state
 
 
-def _broken(path: Path, what: str) -> str:
-    others = [other.name for other in numbered(path.parent) if other != path]
-    mend = f"remove it to go on from {others[-1]}" if others else "remove it to start again"
-    return f"{path}: damaged or cut off ({what}); {mend}"
+def _newest_first(run: Path) -> list[Path]:
+    """A run's checkpoints from ``latest`` back. Later ones than that were found damaged and passed over."""
+    folder = run / "checkpoints"
+    files = numbered(folder)[::-1]
+    pointed = _pointed(folder / LATEST)
+    return files[files.index(pointed) :] if pointed in files else files
 
 
-def _write_latest(folder: Path, name: str) -> None:
-    partial = folder / "latest.partial"
-    partial.write_text(name + "\n")
-    os.replace(partial, folder / "latest")
+def _pointed(pointer: Path) -> Path | None:
+    return pointer.parent / pointer.read_text().strip() if pointer.exists() else None
+
+
+def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)  # the renames themselves reach the disk

@@ -34,6 +34,7 @@ def evaluate(
     """Loss, top-1 and predictions of a model on the loader's split.
 
     :param batch: pictures per forward pass of a rank.
+    :raises Preempted: on all ranks, when any of them was asked to stop meanwhile.
     """
     n = len(loader.split)
     batches = loader.evaluation(evaluation_rows(n, batch, ranks.rank, ranks.world), batch)
@@ -45,6 +46,7 @@ def evaluate(
     model.eval()
     with torch.inference_mode():
         for each in track(batches, title, -(-n // (batch * ranks.world)), "batches", ranks.first):
+            ranks.at(title)
             with autocast(dtype, ranks.device):
                 logits = model(each.images)  # (b, classes)
             losses = F.cross_entropy(logits.float(), each.labels, reduction="none")
@@ -54,6 +56,7 @@ def evaluate(
             seen[rows] += 1
             loss += (losses * each.weight).sum().double().cpu()
             faults += each.faults
+            ranks.stop_if_asked(f"in {title}")  # all ranks have equally many batches
     model.train(was_training)
     # Each rank filled its own rows; the others' are zero, so a sum puts them together.
     for tensor in (seen, predictions, loss):

@@ -1,5 +1,6 @@
 """The training loop: the only one. Transfer finetunes and starts over with it too."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,15 +15,17 @@ from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.monitor import Monitor
 from pipeline.monitor.samples import keep_samples, spread
-from pipeline.train import checkpoint, resume
-from pipeline.train.engine import DDPEngine, Stepped, precision_dtype
+from pipeline.preempt import STOP, Preempted
+from pipeline.train import resume
+from pipeline.train.engine import Engine, Stepped, build_engine, precision_dtype
 from pipeline.train.evaluate import Evaluation, evaluate
 from pipeline.train.meter import Meter
+from pipeline.train.nonfinite import NonFinite
 from pipeline.train.optim import learning_rate
 from pipeline.train.plan import Plan
-from pipeline.train.preempt import STOP, Preempted
 from pipeline.train.ranks import Ranks
 from pipeline.train.start import build_model
+from pipeline.train.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -60,123 +63,180 @@ def fit(job: Job) -> nn.Module:
     """
     config, ranks = job.config, job.ranks
     plan = Plan.of(config, len(job.train), ranks.world)
-    state = resume.find(config, job.train.fingerprint)
+    STOP.end_after(config.train.time_limit, config.train.time_margin)
+    state = resume.find(config, job.train.fingerprint, tell=ranks.first)
     if config.train.deterministic:
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.train.deterministic
-    engine = DDPEngine(build_model(config, job.train.classes, ranks), config, ranks)
-    if state:
-        engine.restore(state)
+    engine = build_engine(build_model(config, job.train.classes, ranks), config, ranks)
     start = state["step"] if state else 0
     if not ranks.equal(start):
         raise UserError(
             f"runs: this rank finds step {start} in {config.folder}, another rank another step; "
             "put runs on a file system that all nodes share"
         )
+    if state:
+        engine.restore(state, start)
     monitor = Monitor(config, start, plan.steps, state and state["wandb_id"], first=ranks.first)
+    course = _Course(job, plan, engine, monitor, state["best"] if state else -math.inf)
     try:
         if start < plan.steps:
-            side = plan.side(start) or config.data.pictures.size
-            engine.prime((plan.micro_batch, 3, side, side))
-            _steps(job, plan, engine, monitor, start)
-        engine.agree()
-        _finish(job, plan, engine.model, monitor)
+            course.run(start)
+        course.finish()
     finally:
         monitor.close()
-    return engine.model
+    return engine.network()
 
 
-def _steps(job: Job, plan: Plan, engine: DDPEngine, monitor: Monitor, start: int) -> None:
-    config, ranks = job.config, job.ranks
-    batches = _training_batches(job, plan, start)
-    meter = Meter(config, len(job.train), ranks, start)
-    for step in range(start, plan.steps):
-        lr = learning_rate(config.optim, step, plan.steps, plan.steps_per_epoch)
-        torch.manual_seed(_step_seed(config.seed, step, ranks.rank))
-        stepped = engine.step(meter.next(batches, config.train.accumulate), lr)
-        done = step + 1
-        if plan.logs(done):
-            row = _training_row(job, plan, done, stepped) | meter.row(done)
-            monitor.write(row | {"lr": lr, "samples": done * config.train.batch})
-            monitor.bar.advance(0, f"loss {row['loss']:.3f}, {row['images_per_s']:.0f} pictures/s")
-        if job.val is not None and plan.evaluates(done):
-            engine.agree()
-            seen = job.evaluate(engine.model, job.val, "validate")
-            monitor.write(_evaluation_row(plan, done, "val", seen))
-            meter.restart(done)
+class _Course:
+    """The course of one run from its checkpoint, or its start, to its last step.
+
+    :param best: highest top-1 on the validation split among the checkpoints so far.
+    """
+
+    def __init__(self, job: Job, plan: Plan, engine: Engine, monitor: Monitor, best: float):
+        self.job, self.plan, self.engine, self.monitor, self.best = job, plan, engine, monitor, best
+        self.config, self.ranks = job.config, job.ranks
+        self.writer = Writer(job.config.folder, job.config.checkpoint)
+
+    def run(self, start: int) -> None:
+        """Steps ``start`` + 1 to the last.
+
+        :raises Preempted: everything is saved.
+        """
+        job, plan, engine, ranks = self.job, self.plan, self.engine, self.ranks
+        ranks.at("start", start)
+        side = plan.side(start) or self.config.data.pictures.size
+        engine.prime((plan.micro_batch, 3, side, side))
+        ranks.stop_if_asked(f"before step {start + 1}")
+        owed = start and plan.evaluates(start) and not ranks.any(self.monitor.has(start, "val"))
+        # An evaluation that was cut short when the job was asked to stop is made up for.
+        if owed and self._watch_validation(start):
+            self._save(start, best=True)
+        batches = self._batches(start)
+        meter = Meter(self.config, len(job.train), ranks, start, engine.phases)
+        bad = NonFinite(self.config, job.train, ranks)
+        for step in range(start, plan.steps):
+            done = step + 1
+            ranks.at("pictures", done)
+            found = meter.next(batches, self.config.train.accumulate)
+            lr = learning_rate(self.config.optim, step, plan.steps, plan.steps_per_epoch)
+            torch.manual_seed(_step_seed(self.config.seed, step, ranks.rank))
+            stepped = engine.step(found, lr)
+            bad.note(done, stepped, found)
+            if bad.too_many:
+                self._save(done - bad.run)
+                self._written()
+                raise bad.complaint(done)
+            ranks.at("agreeing")
+            if plan.logs(done):
+                row = self._training_row(done, stepped) | meter.row(done) | {"skipped": bad.take()}
+                self.monitor.write(row | {"lr": lr, "samples": done * self.config.train.batch})
+                self.monitor.bar.advance(0, _told(row))
+            self._boundary(done)
+            if plan.evaluates(done):
+                meter.restart(done)
+        self._written()
+
+    def finish(self) -> None:
+        """Evaluates on the test split, once, and keeps some of its pictures for the report."""
+        job, monitor, done = self.job, self.monitor, self.plan.steps
+        split, name = (job.test, "test") if job.test is not None else (job.val, "val")
+        file = self.config.folder / "samples.npz"
+        if split is None or self.ranks.any(monitor.has(done, name) and file.exists()):
+            return
+        row, predictions = self._evaluated(split, name)
+        if name == "test" and not monitor.has(done, name):
+            monitor.write(self._row(done, name) | row)
+        if self.ranks.first:
+            rows = spread(len(split), self.config.monitor.samples)
+            keep_samples(file, job.loader(split), rows, {"predictions": predictions[rows]})
+
+    def _batches(self, start: int) -> Iterator[Batch]:
+        config, ranks, plan = self.config, self.ranks, self.plan
+        order = Order(len(self.job.train), config.train.batch, config.seed)
+        accumulate = config.train.accumulate
+        rows = training_rows(order, ranks.rank, ranks.world, accumulate, start, plan.steps, plan.side)
+        return self.job.loader(self.job.train).training(rows, plan.micro_batch, config.seed)
+
+    def _boundary(self, done: int) -> None:
+        """Between two steps: evaluates and saves where the plan says so, and stops where it was asked to."""
+        plan, ranks = self.plan, self.ranks
+        best = False
+        try:
+            if plan.evaluates(done):
+                best = self._watch_validation(done)
+        except Preempted:
+            self._save(done)
+            self._written()
+            raise
         asked = ranks.any(STOP.asked)
-        if asked or plan.saves(done):
-            _save(job, engine, monitor, done)
-        monitor.bar.advance()
+        if asked or best or plan.saves(done):
+            self._save(done, best)
+        self.monitor.bar.advance()
         if asked and done < plan.steps:
-            raise Preempted(f"stopped at step {done} of {plan.steps}; the same command goes on from there")
+            self._written()
+            why = f"step {done} of {plan.steps} ({STOP.why or 'another rank was asked'})"
+            raise Preempted(f"stopped at {why}; the same command goes on from there")
+
+    def _watch_validation(self, done: int) -> bool:
+        """Evaluates on the validation split; whether it is the best so far, and that counts."""
+        row, _ = self._evaluated(self.job.val, "val")
+        self.monitor.write(self._row(done, "val") | row)
+        reached = max(row["top1"], row.get("ema_top1", 0.0))
+        better = reached > self.best
+        self.best = max(self.best, reached)
+        return better and self.config.checkpoint.best
+
+    def _evaluated(self, split: Split, name: str) -> tuple[dict, np.ndarray]:
+        """What a row says of the split, raw weights and their average, and the raw weights' predictions."""
+        title = {"val": "validate", "test": "test"}[name]
+        seen = self.job.evaluate(self.engine.network(), split, title)
+        row = {"loss": seen.loss, "top1": seen.top1, "faults": len(seen.faults)}
+        if self.engine.ema is not None:
+            average = self.job.evaluate(self.engine.network(ema=True), split, f"{title} EMA")
+            row |= {"ema_loss": average.loss, "ema_top1": average.top1}
+        return row, seen.predictions
+
+    def _training_row(self, done: int, stepped: Stepped) -> dict:
+        """The step's own loss and top-1 over the whole global batch, not a running mean."""
+        sums = torch.stack([stepped.loss.double(), stepped.correct.double()]).cpu()
+        loss, correct = self.ranks.sum(sums).tolist()
+        return self._row(done, "train") | {
+            "loss": loss / self.ranks.world if math.isfinite(loss) else None,
+            "top1": correct / self.config.train.batch,
+        }
+
+    def _row(self, done: int, split: str) -> dict:
+        return {"step": done, "epoch": self.plan.epoch(done), "split": split}
+
+    def _save(self, done: int, best: bool = False) -> None:
+        """The first rank writes, while training goes on."""
+        self.ranks.at("saving")
+        state = self.engine.state()
+        if self.ranks.first:
+            about = {
+                "config": self.config.model_dump(),
+                "classes": self.job.train.classes,
+                "pictures": self.job.train.fingerprint,
+                "wandb_id": self.monitor.wandb_id,
+                "best": self.best,
+            }
+            self.writer.save(done, state | about, best)
+
+    def _written(self) -> None:
+        """:raises UserError: on all ranks, when the newest checkpoint could not be written."""
+        self.writer.wait()
+        if self.ranks.any(self.writer.failure is not None):
+            failure = self.writer.failure or UserError("the first rank could not save a checkpoint")
+            raise UserError(f"{failure}; free some space and run the same command again")
 
 
-def _training_batches(job: Job, plan: Plan, start: int) -> Iterator[Batch]:
-    config, ranks = job.config, job.ranks
-    order = Order(len(job.train), config.train.batch, config.seed)
-    accumulate = config.train.accumulate
-    rows = training_rows(order, ranks.rank, ranks.world, accumulate, start, plan.steps, plan.side)
-    return job.loader(job.train).training(rows, plan.micro_batch, config.seed)
+def _told(row: dict) -> str:
+    loss = "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
+    return f"loss {loss}, {row['images_per_s']:.0f} pictures/s"
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Dropout's masks are a function of (seed, step, rank): a continued run draws the same ones."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
-
-
-def _training_row(job: Job, plan: Plan, done: int, stepped: Stepped) -> dict:
-    """The step's own loss and top-1 over the whole global batch, not a running mean."""
-    sums = torch.stack([stepped.loss.double(), stepped.correct.double()]).cpu()
-    loss, correct = job.ranks.sum(sums).tolist()
-    return {
-        "step": done,
-        "epoch": plan.epoch(done),
-        "split": "train",
-        "loss": loss / job.ranks.world,
-        "top1": correct / job.config.train.batch,
-    }
-
-
-def _evaluation_row(plan: Plan, done: int, split: str, seen: Evaluation) -> dict:
-    return {
-        "step": done,
-        "epoch": plan.epoch(done),
-        "split": split,
-        "loss": seen.loss,
-        "top1": seen.top1,
-        "faults": len(seen.faults),
-    }
-
-
-def _finish(job: Job, plan: Plan, model: nn.Module, monitor: Monitor) -> None:
-    """Evaluates on the test split, once, and keeps some of its pictures for the report."""
-    split, name = (job.test, "test") if job.test is not None else (job.val, "val")
-    file = job.config.folder / "samples.npz"
-    done = monitor.has(plan.steps, name) and file.exists()
-    if split is None or job.ranks.any(done):
-        return
-    seen = job.evaluate(model, split, "test" if name == "test" else "validate")
-    if name == "test" and not monitor.has(plan.steps, name):
-        monitor.write(_evaluation_row(plan, plan.steps, name, seen))
-    if job.ranks.first:
-        rows = spread(len(split), job.config.monitor.samples)
-        keep_samples(file, job.loader(split), rows, {"predictions": seen.predictions[rows]})
-
-
-def _save(job: Job, engine: DDPEngine, monitor: Monitor, done: int) -> None:
-    """The first rank writes; if it cannot, all ranks stop together."""
-    failure: UserError | None = None
-    if job.ranks.first:
-        state = engine.state() | {
-            "config": job.config.model_dump(),
-            "classes": job.train.classes,
-            "pictures": job.train.fingerprint,
-            "wandb_id": monitor.wandb_id,
-        }
-        try:
-            checkpoint.save(job.config.folder / "checkpoints", done, state, job.config.checkpoint.keep)
-        except UserError as error:
-            failure = error
-    if job.ranks.any(failure is not None):
-        raise failure or UserError("the first rank could not save a checkpoint")

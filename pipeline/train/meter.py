@@ -8,8 +8,11 @@ from itertools import islice
 from pipeline.config import TrainConfig, UserError
 from pipeline.data.batches import Batch, Fault
 from pipeline.progress import say
+from pipeline.train.phases import Phases
 from pipeline.train.ranks import Ranks
 
+SHARES = ("data_wait", "forward", "backward", "communication", "optimizer")
+"""Of a step's time; what is missing to 1 is the loop itself, evaluation and saving excepted."""
 NAMED = 5
 """Pictures told by name when there are many; all are in the file."""
 
@@ -20,8 +23,8 @@ class Meter:
     :param n: pictures in the training split.
     """
 
-    def __init__(self, config: TrainConfig, n: int, ranks: Ranks, start: int):
-        self._config, self._n, self._ranks = config, n, ranks
+    def __init__(self, config: TrainConfig, n: int, ranks: Ranks, start: int, phases: Phases):
+        self._config, self._n, self._ranks, self._phases = config, n, ranks, phases
         self._file = config.folder / "faults.tsv"
         self._bad: dict[str, str] = {}  # path and reason of every picture that failed since this start
         if ranks.first:
@@ -32,6 +35,7 @@ class Meter:
         """Time from here on belongs to the steps after ``done``."""
         self._since, self._clock, self._waited = done, time.monotonic(), 0.0
         self._faults: list[Fault] = []
+        self._phases.take()
 
     def next(self, batches: Iterator[Batch], count: int) -> list[Batch]:
         """A step's micro-batches; the time until they are there is time lost to loading."""
@@ -42,18 +46,21 @@ class Meter:
         return found
 
     def row(self, done: int) -> dict:
-        """images_per_s, data_wait (share of the time) and faults (pictures replaced) since the last row.
+        """Since the last row: images_per_s; data_wait, forward, backward, communication (what backward did
+        not hide) and optimizer as shares of the time, mean over ranks; faults (pictures replaced).
 
         :raises UserError: on all ranks, when too many pictures are bad.
         """
         passed = time.monotonic() - self._clock
-        told = self._ranks.gather((self._waited / passed, self._faults))
-        waits, faults = zip(*told, strict=True)
+        seconds = {"data_wait": self._waited} | self._phases.take()
+        told = self._ranks.gather(([seconds.get(phase, 0.0) / passed for phase in SHARES], self._faults))
+        shares, faults = zip(*told, strict=True)
         everyone = [fault for part in faults for fault in part]
         rate = (done - self._since) * self._config.train.batch / passed
         self.restart(done)
         self._note(done, everyone)
-        return {"images_per_s": rate, "data_wait": sum(waits) / len(waits), "faults": len(everyone)}
+        means = [sum(part) / len(part) for part in zip(*shares, strict=True)]
+        return {"images_per_s": rate, **dict(zip(SHARES, means, strict=True)), "faults": len(everyone)}
 
     def _note(self, done: int, faults: list[Fault]) -> None:
         new = {fault.path: fault.reason for fault in faults if fault.path not in self._bad}

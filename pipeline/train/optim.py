@@ -35,6 +35,26 @@ def build_optimizer(model: nn.Module, config: Optimizer, *, scaled: bool) -> tor
     )
 
 
+def named_state(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, dict]:
+    """The optimizer's state by parameter name; what a checkpoint holds, whichever engine wrote it."""
+    return {name: dict(optimizer.state.get(parameter, {})) for name, parameter in parameters.items()}
+
+
+def load_named_state(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], state: dict[str, dict]
+) -> None:
+    """Puts ``named_state`` back, on the parameters' devices."""
+    names = {parameter: name for name, parameter in parameters.items()}
+    groups = optimizer.state_dict()["param_groups"]
+    numbers = {
+        number: names[parameter]
+        for group, of in zip(groups, optimizer.param_groups, strict=True)
+        for number, parameter in zip(group["params"], of["params"], strict=True)
+    }
+    found = {number: state[name] for number, name in numbers.items() if state[name]}
+    optimizer.load_state_dict({"state": found, "param_groups": groups})
+
+
 def learning_rate(config: Optimizer, step: int, steps: int, steps_per_epoch: float) -> float:
     """Of step ``step`` (0-based) of ``steps``: linear warm-up, then the schedule down to zero.
 

@@ -4,13 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from pipeline.config import UserError
 from pipeline.cores import cores_per_rank
-from pipeline.train.preempt import STOP, Preempted
+from pipeline.preempt import STOP, Preempted
+from pipeline.train.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,12 @@ class Ranks:
     world: int
     local_rank: int
     device: torch.device
+    watchdog: Watchdog | None = None
+
+    def at(self, phase: str, step: int | None = None) -> None:
+        """Tells the watchdog that this rank moves, and where it is."""
+        if self.watchdog is not None:
+            self.watchdog.at(phase, step)
 
     @property
     def first(self) -> bool:
@@ -44,7 +52,7 @@ class Ranks:
     def stop_if_asked(self, where: str) -> None:
         """:raises Preempted: on all ranks, when any of them was asked to stop."""
         if self.any(STOP.asked):
-            raise Preempted(f"stopped {where}; the same command goes on from there")
+            raise Preempted(f"stopped {where} ({STOP.why or 'another rank'}); the same command goes on")
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sums a tensor over the ranks, in place."""
@@ -67,10 +75,11 @@ class Ranks:
 
 
 @contextmanager
-def join(device: str = "auto") -> Iterator[Ranks]:
+def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ranks]:
     """Joins the job that ``torchrun`` started, or makes a job of one process.
 
     :param device: "auto", "cpu" or "cuda".
+    :param hang_timeout: seconds without progress after which the job is ended; none = never.
     :raises UserError: cuda is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -88,16 +97,25 @@ def join(device: str = "auto") -> Iterator[Ranks]:
         torch.set_num_threads(cores_per_rank())
     # Small host-side agreements go over gloo, so that they never wait for the GPU's queue.
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+    STOP.listen()
     if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend)
+        # Ranks wait for each other no longer than the watchdog does: it knows better whom to blame.
+        timeout = timedelta(seconds=max(1800.0, 2 * (hang_timeout or 0)))
+        dist.init_process_group(backend, timeout=timeout)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    STOP.listen()
+    watchdog = None
+    if hang_timeout is not None:
+        # A connection of its own: a main thread that waits in the store would block the other's beats.
+        watchdog = Watchdog(dist.distributed_c10d._get_default_store().clone(), rank, world, hang_timeout)
     well = False
     try:
-        yield Ranks(rank, world, local_rank, torch.device("cuda", local_rank) if gpu else torch.device("cpu"))
+        where = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
+        yield Ranks(rank, world, local_rank, where, watchdog)
         well = True
     finally:
+        if watchdog is not None:
+            watchdog.close()
         # NCCL's goodbye waits for the other ranks, which may be waiting for this one: after an error the
         # process just ends, so that its message is seen and torchrun ends the others.
         if well or not gpu:

@@ -7,6 +7,7 @@ FREE = (
     "name",
     "runs",
     "engine",
+    "deepspeed",
     "data.index",
     "data.loading",
     "data.val",
@@ -16,22 +17,26 @@ FREE = (
     "train.channels_last",
     "train.deterministic",
     "train.device",
+    "train.nonfinite_limit",
+    "train.time_limit",
+    "train.time_margin",
+    "train.hang_timeout",
     "checkpoint",
     "monitor",
 )
 """Keys that may change when a run goes on: they say how and where it runs, not what it computes."""
 
 
-def find(config: TrainConfig, fingerprint: str) -> dict | None:
+def find(config: TrainConfig, fingerprint: str, tell: bool) -> dict | None:
     """The state to go on from, or none when the run's folder has no checkpoint.
 
     :param fingerprint: of the training split.
-    :raises UserError: the folder holds another run, other pictures, or a damaged checkpoint.
+    :param tell: damaged checkpoints that are passed over are told.
+    :raises UserError: the folder holds another run, other pictures, or no checkpoint that is whole.
     """
-    path = checkpoint.latest(config.folder)
-    if path is None:
+    if checkpoint.latest(config.folder) is None:
         return None
-    state = checkpoint.read(path)
+    path, state = checkpoint.find(config.folder, tell=tell)
     if state["pictures"] != fingerprint:
         raise UserError(
             f"data.index: {config.data.index} is not what {path} was trained on; "

@@ -1,5 +1,7 @@
 """The network that a run starts with."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -20,14 +22,25 @@ def build_model(config: TrainConfig, classes: list[str], ranks: Ranks) -> nn.Mod
     model = build(config.model.name, len(classes), **switches(config.model))
     if config.model.checkpoint is not None:
         state = checkpoint.read(config.model.checkpoint, "model.checkpoint")
-        load_weights(model, state["model"], config.model, keep_head=state["classes"] == classes)
+        weights = weights_of(state, config.model.checkpoint, ema=config.model.ema)
+        load_weights(model, weights, config.model, keep_head=state["classes"] == classes)
     memory = torch.channels_last if config.train.channels_last else torch.contiguous_format
     return model.to(ranks.device, memory_format=memory)
 
 
+def weights_of(state: dict, path: str | Path, *, ema: bool) -> dict:
+    """A checkpoint's weights, raw or their moving average.
+
+    :raises UserError: the average is asked for, and the run kept none.
+    """
+    if ema and "ema" not in state:
+        raise UserError(f"{path}: holds no moving average; train with train.ema, or use the raw weights")
+    return state["ema" if ema else "model"]
+
+
 def switches(model: Model) -> dict:
     """What ``models.build`` takes besides the name."""
-    return model.model_dump(exclude={"name", "checkpoint"})
+    return model.model_dump(exclude={"name", "checkpoint", "ema"})
 
 
 def load_weights(model: nn.Module, weights: dict, about: Model, keep_head: bool) -> None:

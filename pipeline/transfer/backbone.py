@@ -1,16 +1,17 @@
 """The network that is transferred: from a checkpoint, frozen for features."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from pipeline.config import Model, TrainConfig, UserError, parse
+from pipeline.config import Model, TrainConfig, parse
 from pipeline.files import sha256
 from pipeline.models import build
 from pipeline.train import checkpoint
-from pipeline.train.start import load_weights, switches
+from pipeline.train.start import load_weights, switches, weights_of
 
 
 class Frozen(nn.Module):
@@ -36,7 +37,8 @@ class Frozen(nn.Module):
 class Backbone:
     """A checkpoint's network.
 
-    :ivar path: of the checkpoint file. :ivar digest: sha256 of that file.
+    :ivar path: of the checkpoint file.
+    :ivar digest: sha256 of that file, or for its moving average of that and a word more.
     """
 
     path: Path
@@ -46,16 +48,16 @@ class Backbone:
     classes: int
 
     @classmethod
-    def read(cls, path: str) -> "Backbone":
-        """:raises UserError: no such checkpoint, or a broken one."""
-        file = Path(path)
-        if file.is_dir():
-            file = checkpoint.latest(file)
-            if file is None:
-                raise UserError(f"checkpoint: {path} holds no checkpoint yet; train first: launch.train")
-        state = checkpoint.read(file)
-        about = parse(TrainConfig, state["config"], str(file)).model
-        return cls(file, sha256(file), about, state["model"], len(state["classes"]))
+    def read(cls, path: str, *, ema: bool = False, tell: bool = True) -> "Backbone":
+        """:param ema: the moving average of the weights. :param tell: damaged checkpoints are told.
+        :raises UserError: no such checkpoint, or a broken one.
+        """
+        file, state = checkpoint.find(path, tell=tell)
+        about = parse(TrainConfig, state["config"], str(file)).model.model_copy(update={"ema": ema})
+        digest = sha256(file)
+        if ema:
+            digest = hashlib.sha256(f"{digest} ema".encode()).hexdigest()
+        return cls(file, digest, about, weights_of(state, file, ema=ema), len(state["classes"]))
 
     def frozen(self, device: torch.device) -> Frozen:
         model = build(self.about.name, self.classes, **switches(self.about))

@@ -102,6 +102,7 @@ class Stage:
     def _train_config(self, task: Task, mode: str, number: int) -> TrainConfig:
         recipe: Recipe = getattr(self.config, mode)
         start = str(self.backbone.path) if mode == "finetuned" else None
+        weights = {"checkpoint": start, "ema": self.config.ema and start is not None}
         # Another checkpoint at the same path is another run.
         run = f"{mode}-{number}-{self.backbone.digest[:8]}" if start else f"{mode}-{number}"
         return TrainConfig(
@@ -115,7 +116,7 @@ class Stage:
                 pictures=self.config.pictures,
                 loading=self.config.loading,
             ),
-            model=self.backbone.about.model_copy(update={"checkpoint": start}),
+            model=self.backbone.about.model_copy(update=weights),
             optim=recipe.optim,
             train=recipe.train,
             checkpoint=Checkpoint(every=recipe.train.epochs, keep=1),

@@ -26,7 +26,7 @@ def run(config: TransferConfig, ranks: Ranks) -> list[dict]:
 
     :raises UserError: something in the config, the checkpoint or an index is not right.
     """
-    stage = Stage(config, Backbone.read(config.checkpoint), ranks)
+    stage = Stage(config, Backbone.read(config.checkpoint, ema=config.ema, tell=ranks.first), ranks)
     for mode in set(config.modes) - {"frozen"}:
         recipe = getattr(config, mode).train
         share(recipe.batch, ranks.world, recipe.accumulate, f"{mode}.train.batch")

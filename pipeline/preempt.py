@@ -1,0 +1,50 @@
+"""Asked to stop (SIGTERM, SIGUSR1, time running out): a job saves at the next step and ends with code 75.
+
+torchrun hands SIGTERM on to its ranks by itself; SIGUSR1 only with
+``--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1``, else it dies of it.
+"""
+
+import os
+import signal
+import time
+from types import FrameType
+
+PREEMPTED = 75
+"""EX_TEMPFAIL: not failed, to be run again."""
+
+
+class StopSignal:
+    """Remembers that this process was asked to stop, and why. Ranks differ: they agree before they act."""
+
+    def __init__(self) -> None:
+        self.why = ""
+        self._end = float("inf")  # Unix seconds
+
+    def listen(self) -> None:
+        """From here on the signals are remembered; before, they end the process."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._remember)
+
+    def end_after(self, minutes: float | None, margin: float) -> None:
+        """Counts as asked ``margin`` minutes before ``minutes`` from now, or before SLURM ends the job."""
+        ends = [time.time() + 60 * minutes] if minutes is not None else []
+        if slurm := os.environ.get("SLURM_JOB_END_TIME"):
+            ends.append(float(slurm))
+        self._end = min(ends, default=float("inf")) - 60 * margin
+
+    @property
+    def asked(self) -> bool:
+        if not self.why and time.time() >= self._end:
+            self.why = "time limit"
+        return bool(self.why)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.why = signal.Signals(number).name
+
+
+STOP = StopSignal()
+"""One for the whole process: a request that comes between two runs of the loop is not lost."""
+
+
+class Preempted(Exception):  # noqa: N818 - not an error
+    """The job was asked to stop and has saved everything."""

@@ -1,0 +1,74 @@
+"""Every rank holds the whole model and optimizer; torch's DDP averages the gradients."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.config import TrainConfig
+from pipeline.train.engine.base import Engine
+from pipeline.train.optim import build_optimizer, load_named_state, named_state
+from pipeline.train.ranks import Ranks
+
+
+class DDPEngine(Engine):
+    def __init__(self, model: nn.Module, config: TrainConfig, ranks: Ranks):
+        super().__init__(model, config, ranks)
+        scaled = self.dtype == torch.float16
+        self.optimizer = build_optimizer(self.model, config.optim, scaled=scaled)
+        # Only fp16's narrow exponent needs its loss scaled; disabled, the scaler hands everything through.
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=scaled)
+        compiled = torch.compile(self.model) if config.train.compile else self.model
+        ids = [ranks.device.index] if ranks.device.type == "cuda" else None
+        self.wrapped = DistributedDataParallel(compiled, device_ids=ids, gradient_as_bucket_view=True)
+        self.parameters = dict(self.model.named_parameters())
+
+    def _forward(self, images: Tensor) -> Tensor:
+        return self.wrapped(images)
+
+    def _micro_batch(self, last: bool) -> AbstractContextManager:
+        return nullcontext() if last else self.wrapped.no_sync()
+
+    def _backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def _gradients(self) -> dict[str, Tensor]:
+        scale = self.scaler.get_scale()
+        return {name: parameter.grad / scale for name, parameter in self.parameters.items()}
+
+    def _update(self, lr: float) -> bool:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.parameters.values()]
+        norm = nn.utils.get_total_norm(gradients)
+        # Averaged over the ranks, one rank's NaN is everybody's: all decide the same without asking.
+        applied = bool(norm.isfinite())
+        if applied and self.config.optim.clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.optim.clip, norm)
+        if applied or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # an enabled scaler skips by itself, and takes note
+            self.scaler.update()
+        self._forget()
+        return applied
+
+    def _forget(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _local(self) -> list[Tensor]:
+        return [parameter.detach() for parameter in self.parameters.values()]
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights)
+
+    def _optimizer_state(self) -> dict:
+        return {"named": named_state(self.optimizer, self.parameters), "scaler": self.scaler.state_dict()}
+
+    def _load_optimizer(self, state: dict) -> None:
+        load_named_state(self.optimizer, self.parameters, state["named"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])

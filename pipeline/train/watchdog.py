@@ -1,0 +1,122 @@
+"""A rank that stops moving ends the job, instead of letting all ranks wait for it for ever.
+
+Every rank tells a shared store where it is: that it lives (a thread of its own beats), which step and phase
+it is in and since when. A rank that has not moved for too long looks at the others' beats, says which rank
+is stuck and where, and ends its process; torchrun then ends the rest, and with ``--max-restarts`` starts all
+again from the last checkpoint.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+import torch.distributed as dist
+
+HUNG = 70
+"""EX_SOFTWARE: the exit code of a rank that gave up waiting."""
+
+
+@dataclass
+class Beat:
+    """What a rank tells about itself."""
+
+    node: str
+    pid: int
+    step: int = 0
+    phase: str = "start"
+    still: float = 0.0
+    """Seconds in this phase when it was told."""
+    beats: int = 0
+    """Rises as long as the process lives, moving or not."""
+
+
+class Watchdog:
+    """:param timeout: seconds in one phase after which a rank counts as stuck.
+    :param store: reaches all ranks; this object's own connection.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, world: int, timeout: float):
+        self._store, self._rank, self._world, self.timeout = store, rank, world, timeout
+        self._mine = Beat(os.uname().nodename, os.getpid())
+        self._since = time.monotonic()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
+
+    def at(self, phase: str, step: int | None = None) -> None:
+        """This rank moves: it is in this phase now, of this step."""
+        self._since = time.monotonic()
+        self._mine.phase = phase
+        if step is not None:
+            self._mine.step = step
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        pause = min(5.0, self.timeout / 5)
+        while not self._end.wait(pause):
+            try:
+                self._tell()
+                if self._mine.still > self.timeout:
+                    self._give_up(pause)
+            except dist.DistError as error:
+                if self._mine.still > self.timeout:
+                    _end_process(f"no rank's place is known: the store does not answer ({error})")
+
+    def _tell(self) -> None:
+        self._mine.still = time.monotonic() - self._since
+        self._mine.beats += 1
+        self._store.set(f"beat/{self._rank}", json.dumps(asdict(self._mine)))
+
+    def _give_up(self, pause: float) -> None:
+        before = self._beats()
+        time.sleep(2 * pause)  # a living rank beats meanwhile
+        self._tell()
+        if self._mine.still <= self.timeout:
+            return  # it moved after all
+        now = self._beats()
+        stuck, message = blame(before, now, self.timeout)
+        if self._rank != min(rank for rank in now if rank not in stuck or len(stuck) == len(now)):
+            time.sleep(2 * pause)  # one rank tells it for all
+        _end_process(message)
+
+    def _beats(self) -> dict[int, Beat]:
+        keys = {rank: f"beat/{rank}" for rank in range(self._world)}
+        known = {rank: key for rank, key in keys.items() if self._store.check([key])}
+        return {rank: Beat(**json.loads(self._store.get(key))) for rank, key in known.items()}
+
+
+def blame(before: dict[int, Beat], now: dict[int, Beat], timeout: float) -> tuple[list[int], str]:
+    """Which ranks are stuck, and where: those that stopped beating, else those that are furthest behind.
+
+    :param before, now: all ranks' beats, some beats apart.
+    """
+    dead = [rank for rank in now if rank in before and now[rank].beats == before[rank].beats]
+    if dead:
+        stuck, how = dead, "its process stands still"
+    else:
+        last = min(beat.step for beat in now.values())
+        behind = [rank for rank in now if now[rank].step == last]
+        # Where all are in one step, those that wait in an exchange wait for the one that does not.
+        alone = [rank for rank in behind if now[rank].phase not in _EXCHANGES]
+        stuck, how = (alone or behind), "its process lives"
+    told = "; ".join(
+        f"rank {rank} ({now[rank].node}, process {now[rank].pid}) in step {now[rank].step}, "
+        f"{now[rank].phase}: {how}"
+        for rank in stuck
+    )
+    return stuck, f"no progress for {timeout:g} s (train.hang_timeout); stuck: {told}"
+
+
+_EXCHANGES = ("communication", "agreeing", "backward", "optimizer")
+"""Phases in which ranks wait for each other."""
+
+
+def _end_process(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(HUNG)

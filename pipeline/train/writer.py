@@ -1,0 +1,49 @@
+"""Checkpoints are written while training goes on; a disk that takes none is told, and tried again."""
+
+import threading
+from pathlib import Path
+
+from pipeline.config import Checkpoint, UserError
+from pipeline.progress import say
+from pipeline.train import checkpoint
+
+
+class Writer:
+    """Writes one checkpoint at a time, in a thread; of the first rank.
+
+    :param folder: the run's.
+    """
+
+    def __init__(self, folder: Path, config: Checkpoint):
+        self._folder, self._config = folder / "checkpoints", config
+        self._thread: threading.Thread | None = None
+        self._fault: BaseException | None = None
+        self.failure: UserError | None = None
+        """Why the newest save failed; none if it did not."""
+
+    def save(self, step: int, state: dict, best: bool) -> None:
+        """Begins to write a state that nobody changes any more; waits for the one before."""
+        self.wait()
+        words = (self._folder, step, state, self._config.keep, best)
+        self._thread = threading.Thread(target=self._write, args=words, name="checkpoint")
+        self._thread.start()
+        if not self._config.background:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._fault is not None:
+            raise self._fault
+
+    def _write(self, *words) -> None:
+        try:
+            checkpoint.save(*words)
+            self.failure = None
+        except UserError as error:
+            self.failure = error
+            say(f"{error}; training goes on, and the next save is tried")
+        except BaseException as error:  # ours: raised in the main thread, where it ends the job
+            self._fault = error
