@@ -1,8 +1,15 @@
-"""Files that are there whole or not at all, whatever is killed meanwhile."""
+"""Files that survive what happens to a job: whole or not at all, or line by line."""
 
+import errno
 import hashlib
 import os
+from io import FileIO
 from pathlib import Path
+
+from pipeline.progress import say
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a file system says that takes no more bytes."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -11,6 +18,33 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = partial_name(path)
     partial.write_bytes(content)
     os.replace(partial, path)
+
+
+class LineFile:
+    """Appends lines to a file. What a full disk does not take is told, kept, and written when it can be."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file: FileIO | None = None  # opened when there is something to write
+        self._pending = b""
+
+    def write(self, line: str) -> None:
+        """A finished line is in the file, killed or not, as soon as this returns."""
+        self._file = self._file or self._path.open("ab", buffering=0)
+        waiting = bool(self._pending)
+        self._pending += f"{line}\n".encode()
+        try:
+            while self._pending:
+                self._pending = self._pending[self._file.write(self._pending) :]
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not waiting:
+                say(f"{self._path}: {error.strerror}; its lines are kept in memory until there is room")
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def sha256(path: Path) -> str:

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Threads that wait give up their core: test machines are shared, and tests start several processes. Before
+# torch is imported, for it is read once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import hypothesis
 import numpy as np
 import pytest

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline.files import write_whole
+from pipeline.files import LineFile, write_whole
 
 
 class MetricsFile:
@@ -17,11 +17,10 @@ class MetricsFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = _keep_until(path, step) if path.exists() else []
         self.known = {(row["step"], row["split"]) for row in kept}
-        self._file = path.open("a")
+        self._file = LineFile(path)
 
     def write(self, row: dict) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()  # a killed process loses no finished row
+        self._file.write(json.dumps(row))
 
     def close(self) -> None:
         self._file.close()

@@ -14,6 +14,7 @@ from pipeline.data.index import Split
 from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.monitor import Monitor
+from pipeline.monitor.gradients import GradientFlow
 from pipeline.monitor.samples import keep_samples, spread
 from pipeline.preempt import STOP, Preempted
 from pipeline.train import resume
@@ -98,6 +99,7 @@ class _Course:
         self.job, self.plan, self.engine, self.monitor, self.best = job, plan, engine, monitor, best
         self.config, self.ranks = job.config, job.ranks
         self.writer = Writer(job.config.folder, job.config.checkpoint)
+        self.flow = GradientFlow(engine.model, self.config.train, self.ranks.world)
 
     def run(self, start: int) -> None:
         """Steps ``start`` + 1 to the last.
@@ -115,14 +117,16 @@ class _Course:
             self._save(start, best=True)
         batches = self._batches(start)
         meter = Meter(self.config, len(job.train), ranks, start, engine.phases)
-        bad = NonFinite(self.config, job.train, ranks)
+        bad = NonFinite(self.config, job.train, ranks, start)
         for step in range(start, plan.steps):
             done = step + 1
             ranks.at("pictures", done)
             found = meter.next(batches, self.config.train.accumulate)
-            lr = learning_rate(self.config.optim, step, plan.steps, plan.steps_per_epoch)
+            lr = learning_rate(
+                self.config.optim, step, plan.steps, plan.steps_per_epoch, self.config.train.batch
+            )
             torch.manual_seed(_step_seed(self.config.seed, step, ranks.rank))
-            stepped = engine.step(found, lr)
+            stepped = self._step(done, found, lr)
             bad.note(done, stepped, found)
             if bad.too_many:
                 self._save(done - bad.run)
@@ -158,6 +162,17 @@ class _Course:
         accumulate = config.train.accumulate
         rows = training_rows(order, ranks.rank, ranks.world, accumulate, start, plan.steps, plan.side)
         return self.job.loader(self.job.train).training(rows, plan.micro_batch, config.seed)
+
+    def _step(self, done: int, batches: list[Batch], lr: float) -> Stepped:
+        """One step, and a look at its gradients where the plan says so."""
+        engine, flow = self.engine, self.flow
+        if not self.plan.looks(done):
+            return engine.step(batches, lr)
+        flow.begin(engine.weights(), engine.loss_scale)
+        stepped = engine.step(batches, lr, flow.look)
+        self.ranks.at("gradient flow")
+        self.monitor.write(self._row(done, "gradients") | flow.end(engine.weights(), self.ranks.sum))
+        return stepped
 
     def _boundary(self, done: int) -> None:
         """Between two steps: evaluates and saves where the plan says so, and stops where it was asked to."""

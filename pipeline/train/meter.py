@@ -10,6 +10,7 @@ from pipeline.data.batches import Batch, Fault
 from pipeline.progress import say
 from pipeline.train.phases import Phases
 from pipeline.train.ranks import Ranks
+from pipeline.train.step_lines import StepLines
 
 SHARES = ("data_wait", "forward", "backward", "communication", "optimizer")
 """Of a step's time; what is missing to 1 is the loop itself, evaluation and saving excepted."""
@@ -25,10 +26,9 @@ class Meter:
 
     def __init__(self, config: TrainConfig, n: int, ranks: Ranks, start: int, phases: Phases):
         self._config, self._n, self._ranks, self._phases = config, n, ranks, phases
-        self._file = config.folder / "faults.tsv"
         self._bad: dict[str, str] = {}  # path and reason of every picture that failed since this start
-        if ranks.first:
-            _forget_after(self._file, start)
+        self._file = config.folder / "faults.tsv"
+        self._lines = StepLines(self._file, start) if ranks.first else None
         self.restart(start)
 
     def restart(self, done: int) -> None:
@@ -66,8 +66,8 @@ class Meter:
         new = {fault.path: fault.reason for fault in faults if fault.path not in self._bad}
         self._bad |= new
         if faults and self._ranks.first:
-            with self._file.open("a") as file:
-                file.writelines(f"{done}\t{fault.path}\t{fault.reason}\n" for fault in faults)
+            for fault in faults:
+                self._lines.add(done, fault.path, fault.reason)
             for path, reason in list(new.items())[:NAMED]:
                 say(f"{path}: {reason}; another picture stands in for it")
         limit = self._config.data.loading.fault_limit
@@ -77,10 +77,3 @@ class Meter:
                 f"data.loading.fault_limit: {len(self._bad)} of {self._n} training pictures cannot be "
                 f"shown, more than {limit:.3%}: {named}; all are in {self._file}"
             )
-
-
-def _forget_after(file, step: int) -> None:
-    """Drops the lines of steps that will be done again."""
-    if file.exists():
-        lines = [line for line in file.read_text().splitlines(True) if line.endswith("\n")]
-        file.write_text("".join(line for line in lines if int(line.split("\t", 1)[0]) <= step))

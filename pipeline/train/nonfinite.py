@@ -1,7 +1,6 @@
 """Steps whose gradient was not finite: skipped by all ranks, counted, and in the end a reason to stop."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -11,8 +10,8 @@ from pipeline.data.index import Split
 from pipeline.progress import say
 from pipeline.train.engine import Stepped
 from pipeline.train.ranks import Ranks
+from pipeline.train.step_lines import StepLines
 
-FILE = "nonfinite.tsv"
 NAMED = 3
 """Pictures told by name; all are in the file."""
 
@@ -23,8 +22,10 @@ class NonFinite:
     :ivar run: skipped steps since the last good one.
     """
 
-    def __init__(self, config: TrainConfig, pictures: Split, ranks: Ranks):
+    def __init__(self, config: TrainConfig, pictures: Split, ranks: Ranks, start: int):
         self._config, self._pictures, self._ranks = config, pictures, ranks
+        self._file = config.folder / "nonfinite.tsv"
+        self._lines = StepLines(self._file, start) if ranks.first else None
         self._skipped = self.run = 0
         self._first: list[str] = []
 
@@ -45,8 +46,9 @@ class NonFinite:
         if self.run == 1:
             self._first = [path for _, paths in some for path in paths]
         if self._ranks.first:
-            with self._file.open("a") as file:
-                file.writelines(f"{done}\t{rank}\t{path}\n" for rank, paths in some for path in paths)
+            for rank, paths in some:
+                for path in paths:
+                    self._lines.add(done, rank, path)
             what = "loss" if any(bad for bad, _ in told) else "gradient"
             say(f"step {done}: the {what} is not finite; the step is skipped by all ranks")
 
@@ -68,7 +70,3 @@ class NonFinite:
             f"skipped; the state before step {first} is saved; pictures of step {first}: {named}, "
             f"... (all in {self._file}); a smaller optim.lr, a longer optim.warmup or optim.clip may help"
         )
-
-    @property
-    def _file(self) -> Path:
-        return self._config.folder / FILE
