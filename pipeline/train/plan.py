@@ -47,6 +47,11 @@ class Plan:
     def logs(self, done: int) -> bool:
         return done % self.config.monitor.log_every == 0 or done == self.steps
 
+    def looks(self, done: int) -> bool:
+        """Whether the gradient's flow is measured in step ``done``; the first and the last always count."""
+        every = self.config.monitor.gradients_every
+        return every is not None and (done % every == 0 or done in (1, self.steps))
+
     def evaluates(self, done: int) -> bool:
         return self.config.data.val is not None and self._crosses(done, self.config.monitor.eval_every)
 

@@ -71,6 +71,11 @@ class Engine(ABC):
     def _gradients(self) -> dict[str, Tensor]:
         """The step's gradients by parameter name, whole, unscaled; on every rank."""
 
+    @property
+    def loss_scale(self) -> float:
+        """By which the next backward passes' gradients are multiplied: above 1 in fp16 alone."""
+        return 1.0
+
     @abstractmethod
     def _update(self, lr: float) -> bool:
         """Clips and applies the gradients, and forgets them; False if they are not finite on any rank."""

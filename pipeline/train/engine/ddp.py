@@ -33,8 +33,12 @@ class DDPEngine(Engine):
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
 
+    @property
+    def loss_scale(self) -> float:
+        return self.scaler.get_scale()
+
     def _gradients(self) -> dict[str, Tensor]:
-        scale = self.scaler.get_scale()
+        scale = self.loss_scale
         return {name: parameter.grad / scale for name, parameter in self.parameters.items()}
 
     def _update(self, lr: float) -> bool:
