@@ -1,17 +1,20 @@
-"""The optimizer's parameter groups and the learning rate as a function of the step."""
+"""The optimizer's parameter groups, its state by name, and the learning rate as a function of the step."""
 
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config import Optimizer
+from pipeline.train.lars import LARS
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float, trust: float | None = None) -> list[dict]:
     """Weights of convolutions and linear layers decay; biases and norms don't (Goyal et al. 2017, 5.3).
 
-    Told apart by the module that owns them, never by name: "bn" is not in ``downsample.1``.
+    Nor have these a trust ratio under LARS, as in MLPerf's reference: the ratio follows the length of the
+    weights, and a bias starts at zero. Told apart by the module that owns them, never by name: "bn" is not
+    in ``downsample.1``.
     """
     decayed, free = [], []
     for module in model.modules():
@@ -19,14 +22,23 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         for name, parameter in module.named_parameters(recurse=False):
             (decayed if heavy and name == "weight" else free).append(parameter)
     assert len(decayed) + len(free) == len(list(model.parameters()))
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay, "trust": trust},
+        {"params": free, "weight_decay": 0.0, "trust": None},
+    ]
     return [group for group in groups if group["params"]]
 
 
 def build_optimizer(model: nn.Module, config: Optimizer, *, scaled: bool) -> torch.optim.Optimizer:
     """:param scaled: steps may be skipped because scaled fp16 gradients overflowed."""
+    groups = parameter_groups(model, config.weight_decay, config.trust)
+    if config.name == "lars":
+        return LARS(groups, config.lr, config.momentum)
+    if config.name == "adamw":
+        # Fused also when scaled: unlike SGD's momentum, AdamW's starts from zeros.
+        return torch.optim.AdamW(groups, config.lr, betas=tuple(config.betas), fused=True)
     return torch.optim.SGD(
-        parameter_groups(model, config.weight_decay),
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
@@ -36,36 +48,63 @@ def build_optimizer(model: nn.Module, config: Optimizer, *, scaled: bool) -> tor
 
 
 def named_state(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, dict]:
-    """The optimizer's state by parameter name; what a checkpoint holds, whichever engine wrote it."""
+    """The optimizer's state by parameter name; what a checkpoint holds, whichever engine wrote it.
+
+    Its tensors are the optimizer's own, not copies: ``momentum_buffer`` of SGD and LARS; ``exp_avg``,
+    ``exp_avg_sq`` and ``step`` of AdamW. Empty before a parameter's first step.
+    """
     return {name: dict(optimizer.state.get(parameter, {})) for name, parameter in parameters.items()}
 
 
 def load_named_state(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], state: dict[str, dict]
 ) -> None:
-    """Puts ``named_state`` back, on the parameters' devices."""
+    """Puts copies of ``named_state`` back, on the parameters' devices."""
     names = {parameter: name for name, parameter in parameters.items()}
     groups = optimizer.state_dict()["param_groups"]
-    numbers = {
-        number: names[parameter]
+    numbered = {
+        number: parameter
         for group, of in zip(groups, optimizer.param_groups, strict=True)
         for number, parameter in zip(group["params"], of["params"], strict=True)
     }
-    found = {number: state[name] for number, name in numbers.items() if state[name]}
+    found = {
+        number: {key: _lying_as(parameter, value) for key, value in state[names[parameter]].items()}
+        for number, parameter in numbered.items()
+        if state[names[parameter]]
+    }
     optimizer.load_state_dict({"state": found, "param_groups": groups})
 
 
-def learning_rate(config: Optimizer, step: int, steps: int, steps_per_epoch: float) -> float:
-    """Of step ``step`` (0-based) of ``steps``: linear warm-up, then the schedule down to zero.
+def _lying_as(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """A copy of the state ``value`` in its parameter's memory format.
 
-    Cosine: Loshchilov and Hutter 2016, equation 5, without restarts.
+    A checkpoint of another engine, or of a run without ``channels_last``, may have it in another one, and
+    torch 2.15's fused kernels on the CPU read memory in its order, whatever the strides say.
     """
+    if value.shape != parameter.shape:  # AdamW's step, ()
+        return value.clone()
+    return torch.empty_like(parameter).copy_(value)
+
+
+def peak_rate(config: Optimizer, batch: int) -> float:
+    """The highest learning rate at a global batch: lr, or lr x batch / lr_batch (Goyal et al. 2017, 2.1)."""
+    return config.lr if config.lr_batch is None else config.lr * batch / config.lr_batch
+
+
+def learning_rate(config: Optimizer, step: int, steps: int, steps_per_epoch: float, batch: int) -> float:
+    """Of step ``step`` (0-based) of ``steps`` at a global batch: linear warm-up, then the schedule.
+
+    Cosine: Loshchilov and Hutter 2016, equation 5, without restarts. Step: Goyal et al. 2017, 5.1.
+    """
+    peak = peak_rate(config, batch)
     warmup = min(config.warmup * steps_per_epoch, steps)
     if step < warmup:
-        return config.lr * min(1.0, (step + 1) / warmup)
+        return peak * min(1.0, (step + 1) / warmup)
     share = (step - warmup) / max(1.0, steps - warmup)
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * share))
+        return peak * 0.5 * (1 + math.cos(math.pi * share))
     if config.schedule == "linear":
-        return config.lr * (1 - share)
-    return config.lr
+        return peak * (1 - share)
+    # No milestones: constant. 1e-9: an epoch that begins with a step has begun, whatever the rounding.
+    passed = sum(step / steps_per_epoch + 1e-9 >= milestone for milestone in config.milestones)
+    return peak / 10**passed
