@@ -78,12 +78,16 @@ def quick_config(index: Path, runs: Path, **changes) -> TrainConfig:
     return parse(TrainConfig, config_tree(index, runs, **changes), "test")
 
 
-def torchrun(ranks: int, *words: str, **options) -> subprocess.Popen:
-    """Starts a real ``torchrun`` of one node; its own rendezvous port, its own process group."""
+def torchrun(ranks: int, *words: str, options: tuple[str, ...] = (), **popen) -> subprocess.Popen:
+    """Starts a real ``torchrun`` of one node; its own rendezvous port, its own process group.
+
+    :param options: of torchrun itself.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command += options
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen([*command, *words], env=environment, **(pipes | options))
+    return subprocess.Popen([*command, *words], env=environment, **(pipes | popen))
 
 
 def command(*words: str, **options) -> subprocess.CompletedProcess:

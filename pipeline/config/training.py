@@ -72,7 +72,7 @@ class Optimizer(Section):
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.999], min_length=2, max_length=2)
     """Of AdamW."""
     trust: Annotated[float, Field(gt=0)] = 0.001
-    """Of LARS: a layer's step is lr x trust x |weights| / |gradient + weight_decay x weights|."""
+    """Of LARS: a layer's rate is lr x trust x |weights| / (|gradient| + weight_decay x |weights|)."""
     weight_decay: NotNegative = 1e-4
     """For weights of convolutions and linear layers; norms and biases never decay."""
     warmup: NotNegative = 0.0
@@ -133,6 +133,15 @@ class Train(Section):
     """On a GPU: only deterministic kernels, so that a continued run is bit-identical there too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto = GPUs where there are any."""
+
+    @model_validator(mode="after")
+    def _time(self):
+        if self.time_limit is not None and self.time_limit <= self.time_margin:
+            raise ValueError(
+                f"time_limit: {self.time_limit:g} minutes are not more than time_margin "
+                f"{self.time_margin:g}; no step would be done"
+            )
+        return self
 
 
 class Checkpoint(Section):

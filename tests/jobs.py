@@ -1,0 +1,69 @@
+"""Real jobs that tests disturb: start, watch from outside, stop, kill."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import yaml
+from conftest import config_tree, torchrun
+
+from pipeline.monitor.metrics import read_rows
+
+SIGNALS = ("--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
+"""As launch scripts give it to torchrun, which else dies of SIGUSR1."""
+
+
+def write_config(folder: Path, index: Path, **changes) -> str:
+    """A config file whose run is ``folder/runs/quick``; ``changes`` as ``config_tree`` takes them."""
+    tree = config_tree(index, folder / "runs", **changes)
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    return str(folder / "config.yaml")
+
+
+def start(ranks: int, config: str, *overrides: str, options: tuple[str, ...] = ()) -> subprocess.Popen:
+    return torchrun(ranks, "-m", "launch.train", config, *overrides, options=options)
+
+
+def finish(ranks: int, config: str, *overrides: str) -> str:
+    """Runs the job to its end; what it said."""
+    return ended(start(ranks, config, *overrides))
+
+
+def ended(process: subprocess.Popen) -> str:
+    """Waits for a good end; what the job said."""
+    _, told = process.communicate(timeout=280)
+    assert process.returncode == 0, told
+    return told
+
+
+def workers(torchrun_pid: int) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-P", str(torchrun_pid), "-f", "launch.train"], capture_output=True, text=True
+    )
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def steps_done(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    rows = read_rows(path) if path.exists() else []
+    return max((row["step"] for row in rows), default=0)
+
+
+def wait_until(process: subprocess.Popen, reached: Callable[[], bool], seconds: float = 200) -> None:
+    """Until a live job has got somewhere."""
+    deadline = time.monotonic() + seconds
+    while not reached() and process.poll() is None:
+        assert time.monotonic() < deadline, "the job does not get on"
+        time.sleep(0.005)
+
+
+def same_bits(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_bits(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same_bits, a, b))
+    return a == b
