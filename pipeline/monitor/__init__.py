@@ -46,13 +46,13 @@ class Monitor:
         return self._file is not None and (step, split) in self._file.known
 
     def write(self, row: dict) -> None:
-        """One row: at least step, epoch, split, loss and top1; the time is added here."""
+        """One row: at least step, epoch and split; the time is added here. Evaluations are told in a line."""
         if self.first:
             row = {"time": time.time(), **row}
             self._file.write(row)
             if self._wandb and not self._wandb.write(row):
                 self._wandb = None
-            if row["split"] != "train":
+            if row["split"] in ("val", "test"):
                 words = f"{row['split']} loss {row['loss']:.3f}, top-1 {row['top1']:.2%}"
                 say(f"epoch {row['epoch']:.2f}: {words}")
 
