@@ -5,12 +5,14 @@ from pathlib import Path
 
 from pipeline.config import TrainConfig, dump
 from pipeline.files import write_whole
+from pipeline.monitor.code_state import code_state, keep_code
 from pipeline.monitor.metrics import MetricsFile
+from pipeline.preempt import PREEMPTED, Preempted
 from pipeline.progress import Bar, say
 
 
 class Monitor:
-    """What one run reports. On ranks other than the first it exists and stays silent.
+    """What one run reports; a context. On ranks other than the first it exists and stays silent.
 
     :param step: where the run starts or continues.
     :param wandb_id: the W&B run that a checkpoint belongs to.
@@ -28,11 +30,14 @@ class Monitor:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / "config.yaml", dump(config).encode())
             self._file = MetricsFile(folder / "metrics.jsonl", step)
+            code = code_state()
+            if step < steps:
+                keep_code(folder / "code.yaml", code, step)
             if config.monitor.wandb:
-                from pipeline.monitor.wandb_run import open_wandb  # takes a second to import
+                from pipeline.monitor.wandb_run import WandbRun  # takes a second to import
 
-                about = (folder, config.name, config.monitor.project, config.model_dump(), wandb_id)
-                self._wandb = open_wandb(*about)
+                about = (folder, config.name, config.monitor.project, config.model_dump(), code, wandb_id)
+                self._wandb = WandbRun(*about)
 
     @property
     def wandb_id(self) -> str | None:
@@ -50,15 +55,28 @@ class Monitor:
         if self.first:
             row = {"time": time.time(), **row}
             self._file.write(row)
-            if self._wandb and not self._wandb.write(row):
-                self._wandb = None
+            if self._wandb:
+                self._wandb.write(row)
             if row["split"] in ("val", "test"):
                 words = f"{row['split']} loss {row['loss']:.3f}, top-1 {row['top1']:.2%}"
                 say(f"epoch {row['epoch']:.2f}: {words}")
 
-    def close(self) -> None:
+    def end(self, step: int) -> None:
+        """Shows what the folder holds of the evaluation after the last step, where it can be shown."""
+        if self._wandb:
+            self._wandb.end(step)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        preempted = kind is not None and issubclass(kind, Preempted)
+        self.close(PREEMPTED if preempted else int(kind is not None))
+
+    def close(self, code: int = 0) -> None:
+        """:param code: with which the process will end."""
         self.bar.close()
         if self._file:
             self._file.close()
         if self._wandb:
-            self._wandb.close()
+            self._wandb.close(code)

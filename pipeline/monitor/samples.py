@@ -17,7 +17,10 @@ def spread(n: int, count: int) -> np.ndarray:
 
 
 def keep_samples(file: Path, loader: Loader, rows: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
-    """Writes pictures (K, S, S, 3) uint8, labels (K,), classes and the predictions, (K,) each, as npz."""
+    """Writes pictures (K, S, S, 3) uint8, labels (K,), classes and the predictions, (K,) each, as npz.
+
+    A picture that cannot be shown, or has a prediction of -1 because it could not, is left out.
+    """
     if not len(rows):
         return
     split = loader.split.take(rows)
@@ -25,12 +28,14 @@ def keep_samples(file: Path, loader: Loader, rows: np.ndarray, predictions: dict
     (batch,) = part.evaluation(evaluation_rows(len(rows), len(rows), 0, 1), len(rows))
     mean, std = (torch.tensor(values) for values in (loader.pictures.mean, loader.pictures.std))
     pixels = batch.images.permute(0, 2, 3, 1) * std + mean  # (K, S, S, 3) in 0..1
+    pixels = (pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    shown = np.all([batch.weight.numpy() > 0, *(said >= 0 for said in predictions.values())], axis=0)  # (K,)
     whole = io.BytesIO()
     np.savez_compressed(
         whole,
-        pictures=(pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy(),
-        labels=split.labels.astype(np.int64),
+        pictures=pixels[shown],
+        labels=split.labels.astype(np.int64)[shown],
         classes=np.array(split.classes),
-        **predictions,
+        **{name: said[shown] for name, said in predictions.items()},
     )
     write_whole(file, whole.getvalue())

@@ -47,6 +47,8 @@ class Run:
     transfer_samples: dict[str, Samples] = field(default_factory=dict)
     """By stem of the transfer file."""
     samples: Samples | None = None
+    confusion: dict[str, Any] = field(default_factory=dict)
+    """confusion.json: the classes that the training's network misses most often."""
 
     @property
     def name(self) -> str:
@@ -95,7 +97,8 @@ def load(run: str | Path) -> Run:
         if pictures.exists():
             samples[transfer["stem"]] = _samples(pictures, transfer["classes"])
     own = _samples(path / "samples.npz", None) if (path / "samples.npz").exists() else None
-    return Run(path, config, transfer_config, rows, unreadable, transfers, samples, own)
+    confusion = _confusion(path / "confusion.json")
+    return Run(path, config, transfer_config, rows, unreadable, transfers, samples, own, confusion)
 
 
 def _config(file: Path) -> dict[str, Any]:
@@ -138,6 +141,22 @@ def _json_object(line: str) -> dict[str, Any] | None:
     except (json.JSONDecodeError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def _confusion(file: Path) -> dict[str, Any]:
+    try:
+        confusion = json.loads(file.read_text("utf-8"))
+        for each in confusion["worst"]:
+            names = [each["class"], *(other["class"] for other in each["taken_for"])]
+            values = [each["recall"], each["low"], each["high"], each["pictures"]]
+            values += [other["pictures"] for other in each["taken_for"]]
+            if not all(isinstance(name, str) for name in names) or not all(map(_is_number, values)):
+                raise ValueError("a class without its name and figures")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file}: is not as training writes it: {_line(error)}; remove it") from None
+    return confusion
 
 
 def _transfer(file: Path) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""Which code made which steps of a run: code.yaml in its folder, and the same in W&B's config."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+import yaml
+from nvidia import dali
+
+from pipeline.files import write_whole
+
+PATIENCE = 10.0
+"""Seconds that git may take: a file system can hang, and a run does without."""
+
+
+def code_state() -> dict[str, str | bool | None]:
+    """The repository's commit, branch (none if detached), dirty (files that git tracks differ from the
+    commit) and remote, and the versions of python, torch and dali.
+
+    Where git is missing, or this file is in no repository, only the versions.
+    """
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    versions["dali"] = str(dali.__version__)
+    try:
+        return _repository(Path(__file__).parent) | versions
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return versions
+
+
+def _repository(folder: Path) -> dict[str, str | bool | None]:
+    _git(folder, "ls-files", "--error-unmatch", __file__)  # a repository around ours would tell nothing
+    remote = _git(folder, "config", "--get", "remote.origin.url", missing_ok=True)
+    return {
+        "commit": _git(folder, "rev-parse", "HEAD"),
+        "branch": _git(folder, "symbolic-ref", "--quiet", "--short", "HEAD", missing_ok=True) or None,
+        "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no")),
+        "remote": without_secrets(remote) or None,
+    }
+
+
+def _git(folder: Path, *words: str, missing_ok: bool = False) -> str:
+    # Git's hooks and aliases point these at another repository.
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {key: value for key, value in os.environ.items() if key not in others}
+    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    options = {"capture_output": True, "text": True, "timeout": PATIENCE, "env": environment}
+    return subprocess.run(command, check=not missing_ok, **options).stdout.strip()
+
+
+def without_secrets(url: str) -> str:
+    """A remote's address without the user, password and query that may carry a token."""
+    return re.sub(r"^([\w+.-]+://)(?:.*@)?([^?#]*).*", r"\1\2", url, flags=re.DOTALL)
+
+
+def keep_code(file: Path, code: dict, step: int) -> None:
+    """Notes in a YAML list that the steps after ``step`` are made by this code; written whole.
+
+    A run continued with other code gets another entry; entries of steps that are done again go.
+    """
+    try:
+        known = yaml.safe_load(file.read_text("utf-8"))
+        before = [entry for entry in known if entry["after_step"] < step]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):
+        before = []  # a new run, or a file that is not ours any more
+    same = before and {**before[-1], "after_step": 0} == {"after_step": 0, **code}
+    entries = before if same else [*before, {"after_step": step, **code}]
+    write_whole(file, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).encode())
