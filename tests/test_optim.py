@@ -256,7 +256,7 @@ def check(layout, seed, ranks):
 
 
 with join("cpu") as ranks:
-    for seed in range(20):
+    for seed in range(10):
         check(partition, seed, ranks)
         check(pieces, seed, ranks)
 """
