@@ -52,7 +52,7 @@ def door() -> Iterator[None]:
             # Mostly all ranks find the same mistake. The first one tells it and torchrun then ends the
             # others; one that is still here afterwards found a mistake of its own.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(5)
+            time.sleep(15)
         told = f"{error.filename or 'disk'}: {error.strerror}" if isinstance(error, OSError) else error
         print(f"error: {'' if rank == '0' else f'rank {rank}: '}{told}", file=sys.stderr, flush=True)
         # 2 for every rank; torchrun itself then ends with 1 and names this code in its summary.

@@ -23,6 +23,11 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=10, help="rounds of faults an engine (test_faults.py)")
+    parser.addoption("--fault-seed", type=int, default=1, help="of the dice that choose the faults")
+
+
 def drawn_pictures(n: int, classes: int, seed: int, side: int = 32) -> Pixels:
     """Pictures that can be told apart: each class has a colour and a direction of stripes, under noise."""
     rng = np.random.default_rng(seed)

@@ -1,5 +1,7 @@
 """Real jobs that tests disturb: start, watch from outside, stop, kill."""
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -67,3 +69,14 @@ def same_bits(a, b) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same_bits, a, b))
     return a == b
+
+
+def kill_all_at(step: int, ranks: int, config: str, run: Path) -> None:
+    """Starts the job, and kills torchrun and all ranks (sessions of their own) once it has reached a step."""
+    process = start(ranks, config)
+    wait_until(process, lambda: steps_done(run) >= step)
+    victims = workers(process.pid)
+    assert len(victims) == ranks, "the job ended before it could be killed"
+    for pid in (process.pid, *victims):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=120)

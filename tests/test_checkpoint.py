@@ -125,7 +125,7 @@ def test_a_fault_of_ours_while_writing_is_raised(tmp_path):
         writer.wait()
 
 
-# --- a full disk; a file-size limit of the kernel's stands for it: writes fail half-way, as on a full one ----
+# --- a full disk; the kernel's file-size limit stands for it: writes fail half-way, as on a full one -------
 
 
 def run_with_limit(config: Path, size: int) -> subprocess.Popen:

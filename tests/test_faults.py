@@ -1,148 +1,182 @@
-"""Kill a real job at random moments; what the same command then finishes is bit-identical."""
+"""Kill a real job at random moments, damage what it saved; what the same command finishes is bit-identical.
+
+By hand, for as long as one likes, with other dice:
+
+    uv run pytest -m slow tests/test_faults.py -k rounds --rounds 200 --fault-seed 7 --timeout 20000 -s
+"""
 
 import os
 import random
 import signal
-import subprocess
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
-from conftest import config_tree, torchrun
+from jobs import ended, finish, same_bits, start, steps_done, wait_until, workers, write_config
 
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
 
 STEPS = 32
+ENGINES = {"ddp": (), "deepspeed": ("engine=deepspeed", "deepspeed.stage=2")}
 
 
-def write_config(folder: Path, small_index: Path) -> str:
-    """32 steps of 24 pictures, a checkpoint every 5 or 6 steps."""
-    tree = config_tree(small_index, folder / "runs", checkpoint={"every": 0.5})
-    tree["train"] |= {"epochs": 3.05}
-    tree["data"] |= {"val": "val"}
-    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
-    return str(folder / "config.yaml")
-
-
-def finish(ranks: int, config: str) -> None:
-    process = torchrun(ranks, "-m", "launch.train", config)
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors
-
-
-def workers(torchrun_pid: int) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-P", str(torchrun_pid), "-f", "launch.train"], capture_output=True, text=True
-    )
-    return [int(pid) for pid in found.stdout.split()]
-
-
-def steps_done(run: Path) -> int:
-    path = run / "metrics.jsonl"
-    rows = read_rows(path) if path.exists() else []
-    return max((row["step"] for row in rows), default=0)
-
-
-def kill_at(step: int, ranks: int, config: str, run: Path, whom: str, dice: random.Random) -> None:
-    """Starts the job and kills one rank, or torchrun and all its ranks, once the run has reached a step."""
-    process = torchrun(ranks, "-m", "launch.train", config)
-    deadline = time.monotonic() + 200
-    while steps_done(run) < step and process.poll() is None:
-        assert time.monotonic() < deadline, "the job does not get on"
-        time.sleep(0.005)
-    time.sleep(dice.uniform(0, 0.1))
-    victims = workers(process.pid)  # torchrun's ranks are sessions of their own
-    assert len(victims) == ranks, "the job ended before it could be killed"
-    if whom == "one":
-        victims = [dice.choice(victims)]
-    else:
-        os.kill(process.pid, signal.SIGKILL)
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=120)
-    saved = checkpoint.latest(run)
-    assert saved is None or checkpoint.read(saved)["step"] < STEPS, "the job finished all the same"
+def job(folder: Path, index: Path) -> str:
+    """32 steps of 24 pictures, evaluated after 11, 21 and 32, saved every 5 or 6, with a moving average."""
+    changes = {"train__epochs": 3.05, "train__ema": 0.9, "data__val": "val", "checkpoint": {"every": 0.5}}
+    return write_config(folder, index, **changes)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(small_index, tmp_path_factory):
-    """The final state of a run that nobody disturbed, by number of ranks."""
+    """The final state of a run that nobody disturbed, by engine and number of ranks."""
     known = {}
 
-    def final(ranks: int) -> dict:
-        if ranks not in known:
-            folder = tmp_path_factory.mktemp(f"undisturbed{ranks}")
-            finish(ranks, write_config(folder, small_index))
-            known[ranks] = checkpoint.read(folder / "runs" / "quick")
-        return known[ranks]
+    def final(engine: str, ranks: int) -> dict:
+        if (engine, ranks) not in known:
+            folder = tmp_path_factory.mktemp(f"{engine}{ranks}")
+            finish(ranks, job(folder, small_index), *ENGINES[engine])
+            known[engine, ranks] = checkpoint.read(folder / "runs" / "quick")
+        return known[engine, ranks]
 
     return final
 
 
-def same_bits(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_bits(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same_bits, a, b))
-    return a == b
+@dataclass
+class Campaign:
+    """Rounds of faults against one job after the other; each job is finished and compared in the end."""
+
+    engine: str
+    ranks: int
+    index: Path
+    folder: Path
+    dice: random.Random
+    expected: dict
+    told: list[str] = field(default_factory=list)
+    """What was done in each round, to be read when something is wrong."""
+    jobs: int = 0
+
+    def rounds(self, count: int) -> None:
+        self._new_job()
+        for number in range(count):
+            began = time.monotonic()
+            alive = self._round()
+            print(f"round {number + 1}: {self.told[-1]}, {time.monotonic() - began:.1f} s", flush=True)
+            if not alive:
+                self._compare()
+                self._new_job()
+        self._compare()
+
+    def _new_job(self) -> None:
+        self.jobs += 1
+        folder = self.folder / f"job{self.jobs}"
+        folder.mkdir()
+        self.config, self.run = job(folder, self.index), folder / "runs" / "quick"
+
+    def _start(self):
+        return start(self.ranks, self.config, *ENGINES[self.engine])
+
+    def _round(self) -> bool:
+        """Starts the job and kills it somewhere; false if it was faster and has finished."""
+        dice, before = self.dice, steps_done(self.run)
+        process = self._start()
+        if dice.random() < 0.25:
+            moment = dice.uniform(0, 6)
+            self.told.append(f"after {moment:.2f} s")
+            wait_until(process, lambda: workers(process.pid))
+            time.sleep(moment)
+        else:
+            step = before + dice.randint(1, 9)
+            self.told.append(f"at step {step}")
+            wait_until(process, lambda: steps_done(self.run) >= min(step, STEPS))
+            time.sleep(dice.uniform(0, 0.1))
+        if process.poll() is None:
+            self._kill(process)
+        process.communicate(timeout=250)
+        if process.returncode == 0:
+            return False
+        if dice.random() < 0.4:
+            self._damage()
+        return True
+
+    def _kill(self, process) -> None:
+        """One rank, and torchrun ends the others; or torchrun and all ranks (sessions of their own)."""
+        victims = workers(process.pid)
+        if self.dice.random() < 0.5 and victims:
+            victims = [self.dice.choice(victims)]
+            self.told[-1] += f", one of {self.ranks} ranks"
+        else:
+            os.kill(process.pid, signal.SIGKILL)
+            self.told[-1] += ", all"
+        for pid in victims:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                self.told[-1] += " (one had just ended)"
+
+    def _damage(self) -> None:
+        """Cuts the newest checkpoint off, or flips a bit of it, where another one is left to go back to."""
+        newest = checkpoint.latest(self.run)
+        whole = newest and [path for path in checkpoint.numbered(newest.parent) if path < newest]
+        if not whole or any(path.stat().st_size == 0 for path in whole):
+            return
+        content = bytearray(newest.read_bytes())
+        place = self.dice.randrange(len(content))
+        if self.dice.random() < 0.5:
+            del content[place:]
+            self.told[-1] += f", {newest.name} cut off at {place}"
+        else:
+            content[place] ^= 1 << self.dice.randrange(8)
+            self.told[-1] += f", a bit of {newest.name} flipped at {place}"
+        newest.write_bytes(content)
+
+    def _compare(self) -> None:
+        story = "; ".join(self.told)
+        ended(self._start())
+        state = checkpoint.read(self.run)
+        assert state["step"] == STEPS, story
+        for key in ("model", "optimizer", "ema"):
+            assert same_bits(state[key], self.expected[key]), f"{key}: {story}"
+        rows = read_rows(self.run / "metrics.jsonl")
+        for split, steps in (("train", list(range(1, STEPS + 1))), ("val", [11, 21, 32])):
+            assert [row["step"] for row in rows if row["split"] == split] == steps, story
 
 
-@pytest.mark.parametrize(
-    ("whom", "ranks", "seed"),
-    [
-        ("one", 2, 1),
-        ("all", 2, 2),
-        pytest.param("one", 2, 3, marks=pytest.mark.slow),
-        pytest.param("all", 2, 4, marks=pytest.mark.slow),
-        # Over three ranks sums round by their order, which DDP's gradient buckets decide.
-        pytest.param("all", 3, 5, marks=pytest.mark.slow),
-    ],
-)
-def test_a_killed_run_ends_in_the_same_bits(whom, ranks, seed, small_index, tmp_path, undisturbed):
-    dice = random.Random(seed)
-    config, run = write_config(tmp_path, small_index), tmp_path / "runs" / "quick"
-    moments = sorted(dice.sample(range(1, STEPS - 1), 2))
-    for step in moments:
-        kill_at(step, ranks, config, run, whom, dice)
-    finish(ranks, config)
-    ended = checkpoint.read(run)
-    expected = undisturbed(ranks)
-    assert ended["step"] == expected["step"] == STEPS
-    assert same_bits(ended["model"], expected["model"]), f"killed at steps {moments}"
-    assert same_bits(ended["optimizer"], expected["optimizer"])
-    rows = read_rows(run / "metrics.jsonl")
-    for split, expected_steps in (("train", list(range(1, STEPS + 1))), ("val", [11, 21, 32])):
-        assert [row["step"] for row in rows if row["split"] == split] == expected_steps
+def campaign(engine, ranks, seed, index, folder, undisturbed) -> Campaign:
+    return Campaign(engine, ranks, index, folder, random.Random(seed), undisturbed(engine, ranks))
 
 
-def test_asked_to_stop_it_saves_and_the_command_goes_on(small_index, tmp_path, undisturbed):
-    """SIGTERM to torchrun reaches the ranks; they agree, save, and the rest is the undisturbed run."""
-    config, run = write_config(tmp_path, small_index), tmp_path / "runs" / "quick"
-    process = torchrun(2, "-m", "launch.train", config)
-    while steps_done(run) < 7 and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    stopped = checkpoint.read(run)["step"]
-    assert 7 <= stopped < STEPS, errors
-    assert steps_done(run) == stopped, "no step was lost"
-    finish(2, config)
-    assert same_bits(checkpoint.read(run)["model"], undisturbed(2)["model"])
+def test_a_killed_run_ends_in_the_same_bits(small_index, tmp_path, undisturbed):
+    campaign("ddp", 2, 3, small_index, tmp_path, undisturbed).rounds(2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rounds_of_faults(engine, small_index, tmp_path, undisturbed, request):
+    seed = request.config.getoption("--fault-seed")
+    disturbed = campaign(engine, 2, seed, small_index, tmp_path, undisturbed)
+    disturbed.rounds(request.config.getoption("--rounds"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_rounds_over_three_ranks(small_index, tmp_path, undisturbed):
+    """Over three ranks sums round by their order, which DDP's gradient buckets decide."""
+    campaign("ddp", 3, 5, small_index, tmp_path, undisturbed).rounds(3)
 
 
 def test_a_second_job_is_kept_out_of_a_live_runs_folder(small_index, tmp_path):
-    config, run = write_config(tmp_path, small_index), tmp_path / "runs" / "quick"
-    process = torchrun(1, "-m", "launch.train", config)
-    while steps_done(run) < 1 and process.poll() is None:
-        time.sleep(0.01)
-    second = torchrun(1, "-m", "launch.train", config)
-    _, errors = second.communicate(timeout=120)
+    config, run = job(tmp_path, small_index), tmp_path / "runs" / "quick"
+    process = start(1, config)
+    wait_until(process, lambda: steps_done(run) >= 1)
+    for pid in workers(process.pid):
+        os.kill(pid, signal.SIGSTOP)  # it lives, and does not finish before the second one looks
+    second = start(1, config)
+    _, told = second.communicate(timeout=120)
+    for pid in workers(process.pid):
+        os.kill(pid, signal.SIGCONT)
     assert second.returncode != 0
-    assert "another job works in this folder" in errors
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert "another job works in this folder" in told
+    ended(process)

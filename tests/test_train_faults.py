@@ -1,7 +1,6 @@
 """Bad files in a real job: it goes on, says so, and stops only when they are too many."""
 
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from conftest import config_tree, torchrun
+from jobs import kill_all_at, same_bits, steps_done, workers
 from odd_pictures import encoded, photograph
-from test_faults import kill_at, same_bits, steps_done, workers
 
 from pipeline.data.prepare import write_index
 from pipeline.data.sources import Files, Source
@@ -97,8 +96,7 @@ def test_killed_with_bad_files_it_ends_in_the_same_bits_and_leaves_nothing_behin
     _, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors
     shared = set(os.listdir("/dev/shm"))
-    dice, quick = random.Random(ranks), job / "runs" / "quick"
-    kill_at(7, ranks, str(job / "config.yaml"), quick, "all", dice)
+    kill_all_at(7, ranks, str(job / "config.yaml"), job / "runs" / "quick")
     assert set(os.listdir("/dev/shm")) <= shared
     run(job, ranks)
     ended, expected = (checkpoint.read(job / "runs" / name) for name in ("quick", "straight"))

@@ -1,0 +1,74 @@
+"""A rank that stops moving ends the job, which says where it stood; torchrun brings it back."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+from jobs import same_bits, start, steps_done, wait_until, workers, write_config
+
+from pipeline.monitor.metrics import read_rows
+from pipeline.train import checkpoint
+from pipeline.train.watchdog import Beat, blame
+
+
+def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(small_index, tmp_path):
+    config, run = write_config(tmp_path, small_index, train__epochs=3.05), tmp_path / "runs" / "quick"
+    # Long enough for a first pass on a busy machine: a slow rank is no stuck one.
+    process = start(2, config, "train.hang_timeout=20", options=("--max-restarts", "1"))
+    wait_until(process, lambda: steps_done(run) >= 9)
+    victim = workers(process.pid)[1]
+    os.kill(victim, signal.SIGSTOP)
+    stopped = time.monotonic()
+    _, told = process.communicate(timeout=280)
+    assert process.returncode == 0, told
+    (message,) = re.findall(r"error: no progress for 20 s .*", told)
+    assert f"rank 1 ({os.uname().nodename}, process {victim}) in step " in message
+    assert "its process stands still" in message
+    assert "rank 0" not in message
+    assert time.monotonic() - stopped < 180
+    assert [row["step"] for row in read_rows(run / "metrics.jsonl")] == list(range(1, 33))
+    assert checkpoint.read(run)["step"] == 32
+
+
+@pytest.mark.slow
+def test_what_comes_back_ends_in_the_same_bits(small_index, tmp_path):
+    """Stopped for good at another step, against a run that nobody stopped."""
+    runs = tmp_path / "runs"
+    config = write_config(tmp_path, small_index, train__epochs=3.05)
+    straight = start(2, config, "name=straight")
+    assert straight.wait(timeout=250) == 0
+    process = start(2, config, "train.hang_timeout=20", options=("--max-restarts", "1"))
+    wait_until(process, lambda: steps_done(runs / "quick") >= 17)
+    os.kill(workers(process.pid)[0], signal.SIGSTOP)
+    _, told = process.communicate(timeout=280)
+    assert process.returncode == 0, told
+    assert re.search(r"stuck: rank 0 \(.*its process stands still", told)
+    ended, expected = (checkpoint.read(runs / name) for name in ("quick", "straight"))
+    assert same_bits(ended["model"], expected["model"])
+
+
+def test_whom_to_blame():
+    def beats(**phases: tuple[int, str, int]) -> dict[int, Beat]:
+        return {
+            int(rank[1:]): Beat("n1", 100 + int(rank[1:]), step=step, phase=phase, beats=count)
+            for rank, (step, phase, count) in phases.items()
+        }
+
+    before = beats(r0=(7, "backward", 3), r1=(7, "pictures", 3), r2=(7, "backward", 3))
+    lives = beats(r0=(7, "backward", 5), r1=(7, "pictures", 5), r2=(7, "backward", 5))
+    stuck, told = blame(before, lives, 60)
+    assert stuck == [1]
+    assert told == (
+        "no progress for 60 s (train.hang_timeout); stuck: rank 1 (n1, process 101) in step 7, pictures: "
+        "its process lives"
+    )
+    dead = beats(r0=(7, "backward", 5), r1=(7, "pictures", 5), r2=(7, "backward", 3))
+    stuck, told = blame(before, dead, 60)
+    assert stuck == [2]
+    assert told.endswith("rank 2 (n1, process 102) in step 7, backward: its process stands still")
+    behind = beats(r0=(7, "agreeing", 5), r1=(6, "backward", 5), r2=(7, "agreeing", 5))
+    assert blame(before, behind, 60)[0] == [1]
+    everyone = beats(r0=(7, "backward", 5), r1=(7, "backward", 5), r2=(7, "communication", 5))
+    assert blame(before, everyone, 60)[0] == [0, 1, 2]
