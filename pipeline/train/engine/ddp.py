@@ -51,9 +51,9 @@ class DDPEngine(Engine):
         applied = bool(norm.isfinite())
         if applied and self.config.optim.clip is not None:
             nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.optim.clip, norm)
-        if applied or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # an enabled scaler skips by itself, and takes note
-            self.scaler.update()
+        if applied:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
         self._forget()
         return applied
 
