@@ -174,6 +174,7 @@ class Engine(ABC):
         if not ema:
             return self._bare()
         with self.ema.inside(self._averaged()):
+            self.ranks.same(self._buffers)  # every rank averages its own
             return self._loaded(self.weights())
 
     def state(self) -> dict:
