@@ -21,11 +21,10 @@ from PIL import Image
 from launch import bench
 from pipeline.bench import loading, photographs, table
 from pipeline.bench.contestants import BY_NAME, CONTESTANTS
-from pipeline.bench.loading import Plan, turns
+from pipeline.bench.loading import Plan, one_round
 from pipeline.bench.made import make, size_of
-from pipeline.bench.process import one_round
 from pipeline.bench.ratios import line
-from pipeline.bench.timing import LOOKED_AT, Setting, Stream, cpu_seconds, measure
+from pipeline.bench.timing import LOOKED_AT, Setting, Stream, cpu_seconds, measure, turns
 from pipeline.config import Pictures, UserError
 
 COUNT, BATCH, SIZE = 40, 10, 64

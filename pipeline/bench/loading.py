@@ -5,21 +5,23 @@ a machine that grows slower or faster favours nobody. The pictures are read once
 from the page cache. How one round is timed, ``timing.measure`` says.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.bench.contestants import BY_NAME, Contestant
 from pipeline.bench.made import Made, make, picture_files, size_of
-from pipeline.bench.process import one_round
+from pipeline.bench.process import ask
 from pipeline.bench.ratios import line
-from pipeline.bench.timing import Setting
+from pipeline.bench.timing import Setting, turns
 from pipeline.config import Loading, Pictures, UserError
 from pipeline.progress import Bar, say, track
 
 REFERENCE = "files"
 PICTURES = (".jpg", ".jpeg")
+START_LIMIT = 600.0
+"""Seconds that a contestant may take before its first batches; FFCV compiles for half a minute or more."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,11 @@ def _rounds(
     return told
 
 
-def turns(entrants: Sequence[Entrant], number: int) -> Sequence[Entrant]:
-    """In order, in every second round backwards."""
-    return entrants[::-1] if number % 2 else entrants
+def one_round(setting: Setting, stream: str, python: str = sys.executable) -> dict[str, Any]:
+    """What ``timing.measure`` tells of a contestant in a process of its own."""
+    words = {"setting": asdict(setting), "stream": stream}
+    limit = START_LIMIT + 3 * (setting.seconds + setting.warm_up)
+    return ask("pipeline.bench.timing:one_round", words, setting.threads, limit, python=python)
 
 
 def _setting(

@@ -1,21 +1,20 @@
 """Processes of a benchmark: found from anywhere, stopped with all their workers, a mistake told in a line."""
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench.timing import Setting
-
 ROOT = Path(__file__).parent.parent.parent
-START_LIMIT = 600.0
-"""Seconds that a contestant may take before its first batches; FFCV compiles for half a minute or more."""
+GRACE = 40.0
+"""Seconds for torchrun to end its ranks; those that do not listen it kills after 30."""
 
 
 def environment() -> dict[str, str]:
@@ -23,29 +22,55 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
-def one_round(setting: Setting, stream: str, python: str = sys.executable) -> dict[str, Any]:
-    """What ``child`` tells of one round, or {"failed": why, "errors": all it said}; none of it runs on."""
-    command = [python, "-m", "pipeline.bench.child", json.dumps(asdict(setting)), stream]
-    limit = START_LIMIT + 3 * (setting.seconds + setting.warm_up)
+def named(function: str) -> Callable[..., Any]:
+    """What ``module:function`` names."""
+    module, name = function.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def ask(
+    function: str,
+    words: dict[str, Any],
+    cores: int,
+    limit: float,
+    *,
+    python: str = sys.executable,
+    ranks: int = 0,
+) -> dict[str, Any]:
+    """What ``child`` tells of a function, or {"failed": why, "errors": all it said}; none of it runs on.
+
+    :param cores: that all of it may use. :param limit: seconds until it is given up.
+    :param ranks: processes under torchrun; 0 = one without it.
+    """
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
+    words = json.dumps(words | {"cores": cores})
+    return told([python, *launcher, "-m", "pipeline.bench.child", function, words], limit)
+
+
+def told(command: list[str], limit: float, **environs: str) -> dict[str, Any]:
+    """The last line of what a command prints, as JSON, or {"failed": why, "errors": all it said}."""
     # Files, not pipes: a worker that outlives the child would keep a pipe open.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         try:
             child = subprocess.Popen(
-                command, env=environment(), stdout=out, stderr=err, start_new_session=True
+                command, env=environment() | environs, stdout=out, stderr=err, start_new_session=True
             )
         except OSError as error:
-            return {"failed": f"{python}: {error.strerror}", "errors": ""}
+            return {"failed": f"{command[0]}: {error.strerror}", "errors": ""}
         try:
             child.wait(limit)
         except subprocess.TimeoutExpired:
+            child.terminate()  # torchrun's ranks are in groups of their own; asked, it ends them
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE)
             return {"failed": f"no result after {limit:.0f} s", "errors": ""}
         finally:
             _end(child)
         out.seek(0)
         err.seek(0)
-        told, errors = last_line(out.read()), err.read()
+        line, errors = last_line(out.read()), err.read()
     try:
-        result = json.loads(told)
+        result = json.loads(line)
     except ValueError:
         result = {"failed": last_line(errors) or f"ended with code {child.returncode}"}
     return result | {"errors": errors} if "failed" in result else result

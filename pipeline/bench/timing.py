@@ -1,20 +1,25 @@
 """How one round is measured, the same for everybody: batches counted between two edges, after a warm-up.
 
-Only the standard library is imported here: the round may run in a rival's own interpreter.
+Nothing beyond the standard library is imported here: the round may run in a rival's own interpreter.
 """
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pipeline.bench.process import named
 
 LOOKED_AT = 8
 """First batches whose pixels are looked at, outside the measured time."""
 REPEATED = 2_000_000
 """Pictures in an epoch, at least: small sets are repeated, so that no epoch ends in a round. At 2,000
 pictures a pause between epochs would weigh 600 times as much as on ImageNet."""
+
+
+Entrant = TypeVar("Entrant")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,17 @@ class Stream:
     batches: Iterator[Any]
     stride: int = 1
     pixels: bool = True
+
+
+def turns(entrants: Sequence[Entrant], number: int) -> Sequence[Entrant]:
+    """In order, in every second round backwards."""
+    return entrants[::-1] if number % 2 else entrants
+
+
+def one_round(started: float, setting: dict[str, Any], stream: str) -> dict[str, Any]:
+    """``measure`` of the stream that ``module:function`` makes of a ``Setting``."""
+    setting = Setting(**setting)
+    return measure(named(stream)(setting), setting.seconds, setting.warm_up, started)
 
 
 def measure(stream: Stream, seconds: float, warm_up: float, started: float) -> dict[str, Any]:
