@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.config import TrainConfig, dump
 from pipeline.files import write_whole
-from pipeline.monitor.code_state import code_state, keep_code
+from pipeline.monitor.codebase import code_state, keep_code
 from pipeline.monitor.metrics import MetricsFile
 from pipeline.preempt import PREEMPTED, Preempted
 from pipeline.progress import Bar, say

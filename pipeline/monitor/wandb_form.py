@@ -31,7 +31,10 @@ def numbers(row: dict) -> dict[str, float]:
 
 
 def end_of_run(folder: Path) -> dict[str, Any]:
-    """Pictures with their predictions, and the worst classes as a table and as the report's plot."""
+    """Pictures with their predictions, and the plot of the worst classes.
+
+    No ``wandb.Table``: it is an artifact, and asks the server while the program waits.
+    """
     told: dict[str, Any] = {}
     if (folder / "samples.npz").exists():
         with np.load(folder / "samples.npz", allow_pickle=False) as arrays:
@@ -39,9 +42,8 @@ def end_of_run(folder: Path) -> dict[str, Any]:
         told["samples"] = _pictures(**held)
     if (folder / "confusion.json").exists():
         confusion = json.loads((folder / "confusion.json").read_text("utf-8"))
-        told["worst_classes"] = _table(confusion["worst"])
         if confusion["worst"]:
-            told["worst_classes_plot"] = wandb.Image(_plot(confusion))
+            told["worst_classes"] = wandb.Image(_plot(confusion))
     return told
 
 
@@ -58,21 +60,9 @@ def _pictures(
     return [wandb.Image(picture, caption=caption) for picture, caption in shown]
 
 
-def _table(worst: list[dict]) -> wandb.Table:
-    rows = [
-        [each["class"], each["pictures"], each["recall"], each["low"], each["high"], _taken_for(each)]
-        for each in worst
-    ]
-    return wandb.Table(columns=["class", "pictures", "recall", "low", "high", "taken for"], data=rows)
-
-
 def _plot(confusion: dict) -> Image.Image:
-    """The report's."""
+    """The report's plot."""
     from pipeline.report.style import Look, png  # brings matplotlib, which a run needs only at its end
     from pipeline.report.worst import worst_chart
 
     return Image.open(io.BytesIO(png(worst_chart(confusion, Look()))))
-
-
-def _taken_for(each: dict) -> str:
-    return ", ".join(f"{other['class']} {other['pictures']}" for other in each["taken_for"])

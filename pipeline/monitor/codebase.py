@@ -4,11 +4,10 @@ import os
 import platform
 import re
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
-import torch
 import yaml
-from nvidia import dali
 
 from pipeline.files import write_whole
 
@@ -22,12 +21,17 @@ def code_state() -> dict[str, str | bool | None]:
 
     Where git is missing, or this file is in no repository, only the versions.
     """
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    versions["dali"] = str(dali.__version__)
+    versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "dali": _dali()}
     try:
         return _repository(Path(__file__).parent) | versions
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return versions
+
+
+def _dali() -> str | None:
+    """Its package has another name for each version of CUDA."""
+    named = [each for each in metadata.distributions() if each.name.startswith("nvidia-dali-")]
+    return named[0].version if named else None
 
 
 def _repository(folder: Path) -> dict[str, str | bool | None]:
@@ -51,8 +55,12 @@ def _git(folder: Path, *words: str, missing_ok: bool = False) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A remote's address without the user, password and query that may carry a token."""
-    return re.sub(r"^([\w+.-]+://)(?:.*@)?([^?#]*).*", r"\1\2", url, flags=re.DOTALL)
+    """A remote's address without the user, password and query that may carry a token.
+
+    Nothing is left of one in which it is not plain where they end.
+    """
+    parts = re.fullmatch(r"([\w+.-]+://)?(?:[^/?#]*@)?([^?#@]*)(?:[?#][^@]*)?", url)
+    return "".join(part or "" for part in parts.groups()) if parts else ""
 
 
 def keep_code(file: Path, code: dict, step: int) -> None:
