@@ -16,8 +16,12 @@ def write_whole(path: Path, content: bytes) -> None:
     """Writes under a temporary name of this process and renames; two writers never share a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 class LineFile:

@@ -24,7 +24,7 @@ def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(small
     _, told = process.communicate(timeout=280)
     assert process.returncode == 0, told
     (message,) = re.findall(r"error: no progress for 20 s .*", told)
-    assert f"rank 1 ({os.uname().nodename}, process {victim}) in step " in message
+    assert f"rank 1 ({os.uname().nodename}, process {victim}), last seen in step " in message
     assert "its process stands still" in message
     assert "rank 0" not in message
     assert time.monotonic() - stopped < 180
@@ -61,13 +61,13 @@ def test_whom_to_blame():
     stuck, told = blame(before, lives, 60)
     assert stuck == [1]
     assert told == (
-        "no progress for 60 s (train.hang_timeout); stuck: rank 1 (n1, process 101) in step 7, pictures: "
-        "its process lives"
+        "no progress for 60 s (train.hang_timeout); stuck: rank 1 (n1, process 101), last seen in step 7, "
+        "pictures; its process lives"
     )
     dead = beats(r0=(7, "backward", 5), r1=(7, "pictures", 5), r2=(7, "backward", 3))
     stuck, told = blame(before, dead, 60)
     assert stuck == [2]
-    assert told.endswith("rank 2 (n1, process 102) in step 7, backward: its process stands still")
+    assert told.endswith("rank 2 (n1, process 102), last seen in step 7, backward; its process stands still")
     behind = beats(r0=(7, "agreeing", 5), r1=(6, "backward", 5), r2=(7, "agreeing", 5))
     assert blame(before, behind, 60)[0] == [1]
     everyone = beats(r0=(7, "backward", 5), r1=(7, "backward", 5), r2=(7, "communication", 5))

@@ -7,7 +7,7 @@ from pipeline.config import UserError
 from pipeline.export.graph import to_onnx
 from pipeline.export.trained import Trained
 from pipeline.export.weights import to_safetensors, to_torchvision
-from pipeline.files import partial_name, write_whole
+from pipeline.files import write_whole
 
 SUFFIXES = {"safetensors": ".safetensors", "torchvision": ".pth", "onnx": ".onnx"}
 """Formats, and how their files end."""
@@ -56,8 +56,6 @@ def _put(out: Path, content: bytes) -> None:
     try:
         write_whole(out, content)
     except OSError as error:
-        with suppress(OSError):  # there may be none
-            partial_name(out).unlink()
         blocked = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "its folder is a file" if blocked else error.strerror
         raise UserError(f"--out {out}: cannot be written: {reason}") from None

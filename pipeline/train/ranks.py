@@ -12,6 +12,7 @@ import torch.distributed as dist
 from pipeline.config import UserError
 from pipeline.cores import cores_per_rank
 from pipeline.preempt import STOP, Preempted
+from pipeline.train.meeting import meet
 from pipeline.train.watchdog import Watchdog
 
 
@@ -101,7 +102,8 @@ def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ra
     if "MASTER_ADDR" in os.environ:
         # Ranks wait for each other no longer than the watchdog does: it knows better whom to blame.
         timeout = timedelta(seconds=max(1800.0, 2 * (hang_timeout or 0)))
-        dist.init_process_group(backend, timeout=timeout)
+        store, rank, world = meet()
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     watchdog = None

@@ -58,7 +58,7 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        pause = min(5.0, self.timeout / 5)
+        pause = min(2.0, self.timeout / 10)
         while not self._end.wait(pause):
             try:
                 self._tell()
@@ -106,8 +106,8 @@ def blame(before: dict[int, Beat], now: dict[int, Beat], timeout: float) -> tupl
         alone = [rank for rank in behind if now[rank].phase not in _EXCHANGES]
         stuck, how = (alone or behind), "its process lives"
     told = "; ".join(
-        f"rank {rank} ({now[rank].node}, process {now[rank].pid}) in step {now[rank].step}, "
-        f"{now[rank].phase}: {how}"
+        f"rank {rank} ({now[rank].node}, process {now[rank].pid}), last seen in step {now[rank].step}, "
+        f"{now[rank].phase}; {how}"
         for rank in stuck
     )
     return stuck, f"no progress for {timeout:g} s (train.hang_timeout); stuck: {told}"
