@@ -20,7 +20,8 @@ LAYERS = ["conv1", "layer1.0.conv1", "layer1.0.downsample.0", "layer2.0.conv1", 
 
 def look(step: int, *, snr=(0.5, 0.2, -0.3, 1.0, 4.0), **changes) -> dict:
     row = {"step": step, "epoch": step / 10, "split": "gradients", "layers": LAYERS}
-    row |= {"norm": [0.1, 0.2, 0.3, 0.4, 2.0], "update_ratio": [1e-3, 2e-3, 1e-3, 4e-3, 1e-2], "snr": list(snr)}
+    row |= {"norm": [0.1, 0.2, 0.3, 0.4, 2.0], "snr": list(snr)}
+    row |= {"update_ratio": [1e-3, 2e-3, 1e-3, 4e-3, 1e-2]}
     return row | {"total_norm": 2.1, "total_snr": 0.25, "noise_scale": 512.0} | changes
 
 
