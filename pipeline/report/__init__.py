@@ -6,10 +6,11 @@
 from pathlib import Path
 
 from pipeline.config import UserError
-from pipeline.report import page, pictures, plots
+from pipeline.report import clock, flow, page, pictures, plots
 from pipeline.report.inputs import Run, load
 from pipeline.report.style import LOOKS, png
 from pipeline.report.tables import print_table, table
+from pipeline.report.worst import worst_chart
 
 __all__ = ["Run", "load", "print_table", "table", "write"]
 
@@ -37,7 +38,10 @@ def draw(run: Run) -> page.Plots:
     """Every plot that the run has something for, in every look."""
     figures = {
         "curves": lambda look: plots.learning_curves(run, look),
+        "gradient-flow": lambda look: flow.flow_chart(run, look),
+        "time": lambda look: clock.clock_chart(run, look),
         "transfer": lambda look: plots.transfer_chart(run.transfers, look),
+        "worst": lambda look: worst_chart(run.confusion, look),
     }
     for transfer in run.transfers:
         figures[f"confusion-{transfer['stem']}"] = (

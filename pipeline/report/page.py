@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from pipeline.report import summary, tables
+from pipeline.report import clock, flow, summary, tables
 from pipeline.report.inputs import MODES, Run, Samples
 from pipeline.report.pictures import evenly
 from pipeline.report.style import DARK, LIGHT, MODE_NAMES, SYMBOLS
@@ -58,6 +58,7 @@ def _common(run: Run) -> dict[str, Any]:
         "facts": summary.facts(run),
         "tiles": summary.tiles(run),
         "notes": summary.notes(run),
+        "insights": _insights(run),
         "commands": summary.commands(run),
         "configs": [
             (file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
@@ -65,6 +66,15 @@ def _common(run: Run) -> dict[str, Any]:
             if config
         ],
     }
+
+
+def _insights(run: Run) -> list[tuple[str, str, list[str]]]:
+    """Plot, heading, and how to read it."""
+    scale = flow.noise_scale(run)
+    return [
+        ("gradient-flow", "Gradient flow", [*flow.READING, *([scale] if scale else [])]),
+        ("time", "Where the time goes", [clock.READING]),
+    ]
 
 
 def _transfer(run: Run, transfer: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +140,11 @@ def markdown(run: Run, plots: Plots) -> str:
         heading = "## Pre-training" if run.transfers else "## Training"
         out += [heading, *_image(plots, "curves", "Learning curves")]
     out += _image(plots, "samples", "Sample pictures with predictions")
+    out += _image(plots, "worst", "Classes that are missed most often")
+    for plot, heading, reading in parts["insights"]:
+        if plot in plots:
+            listed = "\n".join(f"- {escape(line)}" for line in reading)
+            out += [f"## {heading}", *_image(plots, plot, heading), listed]
     for transfer in run.transfers:
         out += _dataset(transfer, plots)
     out.append("## Settings")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report import tables
+from pipeline.report import clock, tables
 from pipeline.report.inputs import MODES, Run
 from pipeline.report.style import MODE_NAMES
 
@@ -118,7 +118,8 @@ def _training_tiles(run: Run) -> list[Tile]:
     _, rates = run.column("train", "images_per_s")
     if len(rates):
         _, waits = run.column("train", "data_wait")
-        note = f"median; {np.mean(waits):.0%} waiting for pictures" if len(waits) else "median"
+        waited = clock.means(run).get("data_wait", np.mean(waits) if len(waits) else None)
+        note = "median" if waited is None else f"median; {waited:.0%} waiting for pictures"
         out.append(Tile("speed", tables.count(round(float(np.median(rates)))), "pictures/s", note))
     return out
 
