@@ -5,7 +5,7 @@ from pipeline.config import TrainConfig, load
 
 EXAMPLE = """examples:
   python -m launch.train configs/cifar10/resnet20.yaml
-  torchrun --nproc-per-node 8 -m launch.train configs/imagenet/resnet50.yaml train.batch=1024 optim.lr=0.4
+  torchrun --nproc-per-node 8 -m launch.train configs/imagenet/resnet50.yaml train.batch=1024
 
 The same command again continues. runs/NAME/config.yaml repeats a run: give it another name.
 """

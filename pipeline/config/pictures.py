@@ -29,7 +29,9 @@ class Progressive(Section):
         begin, end = self.epochs
         if epoch >= end:
             return size
-        grown = self.start + (size - self.start) * max(0.0, (epoch - begin) / (end - begin))
+        if epoch <= begin:
+            return self.start
+        grown = self.start + (size - self.start) * (epoch - begin) / (end - begin)
         return max(self.start, int(grown // self.multiple) * self.multiple)
 
 
