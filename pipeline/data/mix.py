@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -74,6 +73,8 @@ def plan(
     :return: box (P, 4) int64: top, left, bottom, right; the own picture's weight inside it, (P,) float64
         (outside it is 1); the own label's weight, (P,) float64.
     """
+    from scipy.special import betaincinv  # 0.3 s to import, and most runs mix nothing
+
     assert needs_even(augment)
     u = draws.uniform(4, rows, epochs, seed, draws.MIX)
     mixup_share = 0.5 if augment.mixup and augment.cutmix else float(augment.mixup > 0)

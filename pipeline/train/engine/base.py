@@ -6,7 +6,7 @@ wrapping, compiling, scaling, sharding and accumulating stay in here.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import TrainConfig
+from pipeline.config import TrainConfig, UserError
 from pipeline.data.batches import Batch
 from pipeline.data.mix import cross_entropy
 from pipeline.train.engine.ema import Ema
@@ -40,10 +40,13 @@ class Engine(ABC):
     """Data-parallel training of a model.
 
     :param model: on the device, in its memory format; it is trained in place.
+    :raises UserError: the config asks for what torch cannot do on this device.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, ranks: Ranks):
         if config.train.sync_batchnorm:
+            if ranks.device.type == "cpu":
+                raise UserError("train.sync_batchnorm: true works on GPUs alone; write false")
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model, self.config, self.ranks = model, config, ranks
         self.dtype = precision_dtype(config.train.precision, ranks.device)
@@ -230,6 +233,17 @@ class Engine(ABC):
         """From the moment when the first layer has its gradient, what is left of backward is waiting."""
         first = next(iter(self.model.parameters()))
         first.register_post_accumulate_grad_hook(lambda _: self.phases.enter("communication"))
+
+
+def clip(parameters: Iterable[nn.Parameter], largest: float | None) -> bool:
+    """Clips whole gradients to a norm of ``largest``; False, and untouched, if they are not finite."""
+    parameters = list(parameters)
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+    # Averaged over the ranks, one rank's NaN is everybody's: all decide the same without asking.
+    finite = bool(norm.isfinite())
+    if finite and largest is not None:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return finite
 
 
 def _host(value):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import TrainConfig
-from pipeline.train.engine.base import Engine
+from pipeline.train.engine.base import Engine, clip
 from pipeline.train.optim import build_optimizer, load_named_state, named_state
 from pipeline.train.ranks import Ranks
 
@@ -45,12 +45,7 @@ class DDPEngine(Engine):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.parameters.values()]
-        norm = nn.utils.get_total_norm(gradients)
-        # Averaged over the ranks, one rank's NaN is everybody's: all decide the same without asking.
-        applied = bool(norm.isfinite())
-        if applied and self.config.optim.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.optim.clip, norm)
+        applied = clip(self.parameters.values(), self.config.optim.clip)
         if applied:
             self.scaler.step(self.optimizer)
         self.scaler.update()
