@@ -5,11 +5,15 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import ROOT
 from PIL import Image
@@ -69,7 +73,7 @@ def test_no_outage_stops_a_run_or_loses_a_row(tmp_path, home):
         urls = {name: server.url for name, server in servers.items()} | {"away": "http://127.0.0.1:9"}
         for name, server in servers.items():
             server.mood = moods[name]
-        runs = {name: writer(tmp_path / name, 1, 500, keyed(home, url), "wait") for name, url in urls.items()}
+        runs = {name: writer(tmp_path / name, 1, 500, keyed(home, url), "60") for name, url in urls.items()}
         for process in runs.values():
             assert process.stdout.readline() == "written\n"  # whatever the server does
         assert later.begun.wait(60)
@@ -86,6 +90,26 @@ def test_no_outage_stops_a_run_or_loses_a_row(tmp_path, home):
         sync(folders, keyed(home, good.url))
         for name in runs:
             assert set(sent(good, tmp_path / name)) == set(range(1, 501)), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_the_end_does_not_wait_for_a_service_that_stands_still_or_died(tmp_path, home, number):
+    process = writer(tmp_path / "run", 1, 5, home, "5")
+    while not list(tmp_path.glob("run/wandb/offline-run-*/*.wandb")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    (service,) = psutil.Process(process.pid).children()
+    service.send_signal(number)
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    try:
+        assert process.wait(120) == 0
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            service.kill()
+    told = ended(process)
+    assert "W&B did not end" in told or "W&B is off from here on" in told
+    assert "Traceback" not in told
 
 
 def test_one_run_across_restarts_online_and_offline(tmp_path, home):

@@ -10,6 +10,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import wandb
@@ -41,7 +42,7 @@ class WandbRun:
         self.id = run_id or _folder_id(folder)
         write_whole(folder / ID_FILE, self.id.encode())
         self._folder = folder
-        self._tasks: queue.Queue[Task | None] = queue.Queue(WAITING)  # none = the end
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()  # none = the end
         self._on, self._code = True, 0
         about = {"id": self.id, "name": name, "project": project, "dir": str(folder), "resume": "allow"}
         about |= {"config": config | {"code": code}}
@@ -59,18 +60,19 @@ class WandbRun:
     def close(self, code: int = 0) -> None:
         """:param code: with which the process will end; W&B tells well, badly and preempted apart."""
         self._code = code
-        self._do(None)
+        self._tasks.put(None)
         self._thread.join(END_WITHIN)
         if self._thread.is_alive():
             say(f"W&B did not end within {END_WITHIN:g} s; {self._how_to_send()}")
+            leaving = threading.Thread(target=_leave, args=(code,), daemon=True)
+            leaving.start()
+            leaving.join(1.0)
 
-    def _do(self, task: Task | None) -> None:
-        if not self._on:
-            return
-        try:
-            self._tasks.put_nowait(task)
-        except queue.Full:
+    def _do(self, task: Task) -> None:
+        if self._on and self._tasks.qsize() >= WAITING:
             self._off("it takes no rows")
+        if self._on:
+            self._tasks.put(task)
 
     def _off(self, why: str | Exception) -> None:
         self._on = False
@@ -81,24 +83,26 @@ class WandbRun:
 
     def _work(self, about: dict) -> None:
         """The thread: from W&B's start to its end."""
+        run = None
         try:
             run = self._start(about)
             # Our step is the x axis, so that rows written again after a restart fall on their place.
             run.define_metric("*", step_metric="step")
-        except Exception as error:  # whatever W&B raises: its outages must cost nothing
-            self._off(error)
-            return
-        try:
             while (task := self._tasks.get()) is not None:
                 task(run)
-        except Exception as error:  # its service died, say; metrics.jsonl has everything
+        except Exception as error:  # whatever W&B raises: its outages must cost nothing
             self._off(error)
         try:
-            if self._code == PREEMPTED:
-                run.mark_preempting()
-            run.finish(exit_code=self._code)
+            if run is not None:
+                self._finish(run)
         except Exception as error:
             say(f"W&B did not end well: {_line(error)}; {self._how_to_send()}")
+        _leave(self._code)
+
+    def _finish(self, run: wandb.Run) -> None:
+        if self._code == PREEMPTED:
+            run.mark_preempting()
+        run.finish(exit_code=self._code)
 
     def _start(self, about: dict) -> wandb.Run:
         """Online where a key is known and accepted, else offline."""
@@ -131,6 +135,12 @@ def _settings(code: dict) -> wandb.Settings:
         git_remote_url=code.get("remote"),
         **wanted,
     )
+
+
+def _leave(code: int) -> None:
+    """Ends W&B's process; left to W&B, that is done when ours ends, which then may wait for ever."""
+    with suppress(Exception, SystemExit):  # it may have died
+        wandb.teardown(code)
 
 
 def _folder_id(folder: Path) -> str:
