@@ -29,21 +29,20 @@ def parameter_groups(model: nn.Module, weight_decay: float, trust: float | None 
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, config: Optimizer, *, scaled: bool) -> torch.optim.Optimizer:
-    """:param scaled: steps may be skipped because scaled fp16 gradients overflowed."""
+def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+    """The config's optimizer. It must not be called in a step that is skipped: a fused SGD whose first step a
+    GradScaler skips by itself leaves its momentum uninitialised (torch 2.15)."""
     groups = parameter_groups(model, config.weight_decay, config.trust)
     if config.name == "lars":
         return LARS(groups, config.lr, config.momentum)
     if config.name == "adamw":
-        # Fused also when scaled: unlike SGD's momentum, AdamW's starts from zeros.
         return torch.optim.AdamW(groups, config.lr, betas=tuple(config.betas), fused=True)
     return torch.optim.SGD(
         groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
-        # Fused SGD leaves its momentum uninitialised when the very first step is skipped (torch 2.15).
-        fused=not scaled,
+        fused=True,
     )
 
 

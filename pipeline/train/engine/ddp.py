@@ -15,10 +15,9 @@ from pipeline.train.ranks import Ranks
 class DDPEngine(Engine):
     def __init__(self, model: nn.Module, config: TrainConfig, ranks: Ranks):
         super().__init__(model, config, ranks)
-        scaled = self.dtype == torch.float16
-        self.optimizer = build_optimizer(self.model, config.optim, scaled=scaled)
+        self.optimizer = build_optimizer(self.model, config.optim)
         # Only fp16's narrow exponent needs its loss scaled; disabled, the scaler hands everything through.
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=scaled)
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         compiled = torch.compile(self.model) if config.train.compile else self.model
         ids = [ranks.device.index] if ranks.device.type == "cuda" else None
         self.wrapped = DistributedDataParallel(compiled, device_ids=ids, gradient_as_bucket_view=True)

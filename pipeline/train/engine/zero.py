@@ -37,8 +37,7 @@ class ZeroEngine(Engine):
         self.model.to(memory_format=torch.contiguous_format)
         self.engine, *_ = _deepspeed(ranks).initialize(
             model=torch.compile(self.model) if config.train.compile else self.model,
-            # Fused also when scaled: DeepSpeed does not call the optimizer in a step that it skips.
-            optimizer=build_optimizer(self.model, config.optim, scaled=False),
+            optimizer=build_optimizer(self.model, config.optim),
             config=_settings(config, ranks, self.dtype),
         )
         if self.stage == 0 and config.train.channels_last:
