@@ -154,9 +154,13 @@ def _line(axes: Axes, layers: list[str], values: np.ndarray, colour: Any, floor:
     """A line along the network's trunk; shortcuts beside it are points of their own."""
     places = np.arange(len(layers))
     values = np.where(values > floor, values, np.nan)
-    beside = np.array(["downsample" in layer for layer in layers])  # torchvision's name of a shortcut
+    beside = np.array([_is_beside(layer) for layer in layers])
     axes.plot(places[~beside], values[~beside], "o-", color=colour, linewidth=1.5, markersize=2.2)
     axes.plot(places[beside], values[beside], "D", color=colour, markersize=2.8, fillstyle="none", mew=0.9)
+
+
+def _is_beside(layer: str) -> bool:
+    return "downsample" in layer.split(".")  # torchvision's name of a shortcut
 
 
 def _scale(axes: Axes, key: str, look: Look) -> None:
@@ -214,7 +218,8 @@ def _name_layers(grid: Any, layers: list[str], look: Look) -> None:
             axes.axvline(start - 0.5, color=look.theme.grid, linewidth=0.7, zorder=0)
     middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
     grid[-1].set_xticks(middles, names)
-    grid[-1].set_xlabel("layer, from input to output")
+    beside = "; diamonds: shortcuts" if any(map(_is_beside, layers)) else ""
+    grid[-1].set_xlabel(f"layer, from input to output{beside}")
 
 
 def _key(figure: Figure, names: list[str], colours: list[Any], look: Look) -> None:
