@@ -45,9 +45,8 @@ def names(folder) -> list[str]:
 
 @pytest.mark.parametrize(("start", "first"), [(0, 3), (2, 3), (3, 4)])
 def test_the_steps_of_the_config_wherever_the_run_goes_on(tmp_path, step, start, first):
-    watcher = Profiler(tmp_path, [3, 5], start, on=True)
-    train(watcher, step, start, 8)
-    watcher.close()
+    with Profiler(tmp_path, [3, 5], start, on=True) as watcher:
+        train(watcher, step, start, 8)
     assert names(tmp_path) == [f"steps_{first}-5.json.gz", f"steps_{first}-5.txt"]
     steps, operators = traced(tmp_path / "profile" / f"steps_{first}-5.json.gz")
     assert steps == [f"step {number}" for number in range(first, 6)]
@@ -58,36 +57,33 @@ def test_the_steps_of_the_config_wherever_the_run_goes_on(tmp_path, step, start,
 
 
 def test_on_demand_and_cut_short(tmp_path, step):
-    watcher = Profiler(tmp_path, None, 0, on=True)
-    train(watcher, step, 0, 2)
-    assert not (tmp_path / "profile").exists()
-    (tmp_path / "PROFILE").touch()
-    train(watcher, step, 2, 9)
-    assert names(tmp_path) == ["steps_4-8.json.gz", "steps_4-8.txt"]
-    assert not (tmp_path / "PROFILE").exists()
-    (tmp_path / "PROFILE").touch()
-    train(watcher, step, 9, 12)
-    watcher.close()  # the run is stopped: steps 11 and 12 are whole
+    with Profiler(tmp_path, None, 0, on=True) as watcher:
+        train(watcher, step, 0, 2)
+        assert not (tmp_path / "profile").exists()
+        (tmp_path / "PROFILE").touch()
+        train(watcher, step, 2, 9)
+        assert names(tmp_path) == ["steps_4-8.json.gz", "steps_4-8.txt"]
+        assert not (tmp_path / "PROFILE").exists()
+        (tmp_path / "PROFILE").touch()
+        train(watcher, step, 9, 12)  # then the run is stopped: steps 11 and 12 are whole
     assert traced(tmp_path / "profile" / "steps_11-12.json.gz")[0][:2] == ["step 11", "step 12"]
     (tmp_path / "PROFILE").touch()
-    watcher = Profiler(tmp_path, None, 12, on=True)
-    watcher.close()  # no whole step
+    with Profiler(tmp_path, None, 12, on=True):
+        pass  # no whole step
     assert len(names(tmp_path)) == 4
 
 
 def test_other_ranks_trace_nothing(tmp_path, step):
     (tmp_path / "PROFILE").touch()
-    watcher = Profiler(tmp_path, [1, 2], 0, on=False)
-    train(watcher, step, 0, 4)
-    watcher.close()
+    with Profiler(tmp_path, [1, 2], 0, on=False) as watcher:
+        train(watcher, step, 0, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["PROFILE"]
 
 
 def test_a_failure_is_a_line_and_no_more(tmp_path, step, capfd):
     (tmp_path / "profile").write_text("in the way")
-    watcher = Profiler(tmp_path, [2, 3], 0, on=True)
-    train(watcher, step, 0, 6)
-    watcher.close()
+    with Profiler(tmp_path, [2, 3], 0, on=True) as watcher:
+        train(watcher, step, 0, 6)
     assert capfd.readouterr().err.count("no profiler from here on: ") == 1
     with torch.profiler.profile() as other:  # none is left running
         step()

@@ -27,7 +27,7 @@ ROWS, NAME = 25, 60
 
 
 class Profiler:
-    """Called between steps; nearly free while nothing is traced. A failure is told in a line, no more.
+    """A context, called between steps; nearly free while nothing is traced. A failure is a line, no more.
 
     :param folder: of the run. :param steps: first and last step to trace; none = only when asked.
     :param start: steps done so far. :param on: false on ranks other than the first.
@@ -39,6 +39,12 @@ class Profiler:
         self._trace: _Trace | None = None
         self._looked = time.monotonic()
         self.step(start)
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def step(self, done: int) -> None:
         """Between two steps, ``done`` of them finished."""
