@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, quick_config
 from PIL import Image
 from wandb_server import KEY, serving
 
+from pipeline.config import UserError
+from pipeline.monitor import Monitor
 from pipeline.monitor.confusion import keep_confusion
+from pipeline.preempt import Preempted
 
 WRITER = Path(__file__).parent / "wandb_writer.py"
 
@@ -167,6 +170,22 @@ def test_what_a_run_shows(tmp_path, home):
         shown = Image.open(io.BytesIO(uploads[name]))
         assert shown.format == "PNG"
     assert shown.width > 1000
+
+
+def test_w_and_b_is_told_how_a_run_ended(tmp_path, home, monkeypatch):
+    """Preempted, failed, well; three starts of a run in one process."""
+    config = quick_config(tmp_path, tmp_path, monitor={"wandb": True})
+    row = {"step": 1, "epoch": 0.1, "split": "train", "loss": None, "top1": 0.5}
+    with serving() as server:
+        for key, value in keyed(home, server.url).items():
+            monkeypatch.setenv(key, value)
+        for error, code in ((Preempted, 75), (UserError, 1), (None, 0)):
+            with suppress(Preempted, UserError), Monitor(config, 0, 10, first=True) as monitor:
+                monitor.write(row)
+                if error:
+                    raise error
+            assert server.runs[monitor.wandb_id]["exit_code"] == code
+        assert len(server.history(monitor.wandb_id)) == 3
 
 
 def test_no_secret_reaches_a_file_or_the_server(tmp_path, home):
