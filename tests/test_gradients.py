@@ -182,6 +182,20 @@ def test_a_gradient_that_is_not_finite_is_none_and_names_its_layers(small_index,
     assert losses[1] is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_infinite_gradient_is_told_without_a_warning():
+    model = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(1, 1, bias=False))
+    flow = GradientFlow(model, Train(batch=2, epochs=1.0, accumulate=2), 1)
+    flow.begin(model.state_dict(), loss_scale=1.0)
+    for _ in range(2):
+        (model(torch.ones(1, 3)) * 3e38 * 10).sum().backward()
+    flow.look({name: parameter.grad for name, parameter in model.named_parameters()})
+    row = flow.end(model.state_dict(), lambda tensor: tensor)
+    assert row["norm"] == row["snr"] == [None, None]
+    assert row["total_norm"] is row["total_snr"] is row["noise_scale"] is None
+    assert row["update_ratio"] == [0.0, 0.0]
+
+
 def test_looks_come_at_the_interval_and_in_the_first_and_last_step(small_index):
     def steps(every):
         plan = Plan.of(quick_config(small_index, "runs", monitor__gradients_every=every), 250, 1)

@@ -24,8 +24,8 @@ class GradientFlow:
         E mean |g_k|^2 = |g|^2 + K tr(S) / B,    E |G|^2 = |g|^2 + tr(S) / B,
 
     so that the two norms measured give unbiased estimates of the signal |g|^2 and of the noise tr(S) / B
-    (McCandlish et al. 2018, arXiv:1812.06162, appendix A.1). SyncBN makes micro-batches of different ranks
-    depend on each other: the noise is then underestimated.
+    (McCandlish et al. 2018, arXiv:1812.06162, appendix A.1). With SyncBN the micro-batches of different
+    ranks depend on each other, of which the estimates know nothing.
 
     :param model: bare; its layers are the trained convolutions and linear layers, in the order they are in.
     :param train: has B, its ``batch``, and the micro-batches that a rank accumulates.
@@ -106,7 +106,8 @@ class GradientFlow:
 def _snr(applied: np.ndarray, squares: np.ndarray, parts: int) -> np.ndarray:
     """Signal / noise from |G|^2 and the mean of |g_k|^2 over K ``parts``; NaN where there is no telling."""
     # Each is estimated times K - 1, which cancels, and is zero where there is but one part.
-    signal, noise = parts * applied - squares, squares - applied
+    with np.errstate(invalid="ignore"):  # of a step whose gradient is not finite
+        signal, noise = parts * applied - squares, squares - applied
     known = (noise > 0) & (parts > 1)
     return np.where(known, signal / np.where(known, noise, 1), np.nan)
 
