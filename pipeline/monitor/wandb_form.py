@@ -1,13 +1,12 @@
 """How rows and the end of a run look in W&B."""
 
-import io
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import wandb
-from PIL import Image
 
 SHARED = ("step", "epoch", "time", "split")
 
@@ -31,7 +30,7 @@ def numbers(row: dict) -> dict[str, float]:
 
 
 def end_of_run(folder: Path) -> dict[str, Any]:
-    """Pictures with their predictions, and the plot of the worst classes.
+    """Pictures with their predictions, and the worst classes.
 
     No ``wandb.Table``: it is an artifact, and asks the server while the program waits.
     """
@@ -43,7 +42,7 @@ def end_of_run(folder: Path) -> dict[str, Any]:
     if (folder / "confusion.json").exists():
         confusion = json.loads((folder / "confusion.json").read_text("utf-8"))
         if confusion["worst"]:
-            told["worst_classes"] = wandb.Image(_plot(confusion))
+            told["worst_classes"] = _worst(confusion["worst"])
     return told
 
 
@@ -60,9 +59,16 @@ def _pictures(
     return [wandb.Image(picture, caption=caption) for picture, caption in shown]
 
 
-def _plot(confusion: dict) -> Image.Image:
-    """The report's plot."""
-    from pipeline.report.style import Look, png  # brings matplotlib, which a run needs only at its end
-    from pipeline.report.worst import worst_chart
+def _worst(worst: list[dict]) -> wandb.Html:
+    """The classes missed most often, as a table of HTML; a wandb.Table would wait for the server."""
+    head = "<tr><th>class<th>pictures<th>recall, % [95 % interval]<th>taken for</tr>"
+    rows = [
+        f"<tr><td>{escape(each['class'])}<td>{each['pictures']}<td>{100 * each['recall']:.1f} "
+        f"[{100 * each['low']:.1f}, {100 * each['high']:.1f}]<td>{escape(_taken_for(each))}</tr>"
+        for each in worst
+    ]
+    return wandb.Html(f"<table cellpadding=6>{head}{''.join(rows)}</table>")
 
-    return Image.open(io.BytesIO(png(worst_chart(confusion, Look()))))
+
+def _taken_for(each: dict) -> str:
+    return ", ".join(f"{other['class']} {other['pictures']}" for other in each["taken_for"])

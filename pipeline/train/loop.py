@@ -14,7 +14,9 @@ from pipeline.data.index import Split
 from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.monitor import Monitor
+from pipeline.monitor.confusion import keep_confusion
 from pipeline.monitor.gradients import GradientFlow
+from pipeline.monitor.profiler import Profiler
 from pipeline.monitor.samples import keep_samples, spread
 from pipeline.preempt import STOP, Preempted
 from pipeline.train import resume
@@ -78,14 +80,11 @@ def fit(job: Job) -> nn.Module:
         )
     if state:
         engine.restore(state, start)
-    monitor = Monitor(config, start, plan.steps, state and state["wandb_id"], first=ranks.first)
-    course = _Course(job, plan, engine, monitor, state["best"] if state else -math.inf)
-    try:
+    with Monitor(config, start, plan.steps, state and state["wandb_id"], first=ranks.first) as monitor:
+        course = _Course(job, plan, engine, monitor, state["best"] if state else -math.inf)
         if start < plan.steps:
             course.run(start)
         course.finish()
-    finally:
-        monitor.close()
     return engine.network()
 
 
@@ -118,28 +117,13 @@ class _Course:
         batches = self._batches(start)
         meter = Meter(self.config, len(job.train), ranks, start, engine.phases)
         bad = NonFinite(self.config, job.train, ranks, start)
-        for step in range(start, plan.steps):
-            done = step + 1
-            ranks.at("pictures", done)
-            found = meter.next(batches, self.config.train.accumulate)
-            lr = learning_rate(
-                self.config.optim, step, plan.steps, plan.steps_per_epoch, self.config.train.batch
-            )
-            torch.manual_seed(_step_seed(self.config.seed, step, ranks.rank))
-            stepped = self._step(done, found, lr)
-            bad.note(done, stepped, found)
-            if bad.too_many:
-                self._save(done - bad.run)
-                self._written()
-                raise bad.complaint(done)
-            ranks.at("agreeing")
-            if plan.logs(done):
-                row = self._training_row(done, stepped) | meter.row(done) | {"skipped": bad.take()}
-                self.monitor.write(row | {"lr": lr, "samples": done * self.config.train.batch})
-                self.monitor.bar.advance(0, _told(row))
-            self._boundary(done)
-            if plan.evaluates(done):
-                meter.restart(done)
+        with Profiler(self.config.folder, self.config.monitor.profile, start, on=ranks.first) as profiler:
+            for done in range(start + 1, plan.steps + 1):
+                self._advance(done, batches, meter, bad)
+                self._boundary(done)
+                if plan.evaluates(done):
+                    meter.restart(done)
+                profiler.step(done)
         self._written()
 
     def finish(self) -> None:
@@ -153,8 +137,30 @@ class _Course:
         if name == "test" and not monitor.has(done, name):
             monitor.write(self._row(done, name) | row)
         if self.ranks.first:
+            about = (predictions, split.labels, split.classes)
+            keep_confusion(self.config.folder / "confusion.json", done, name, *about)
             rows = spread(len(split), self.config.monitor.samples)
             keep_samples(file, job.loader(split), rows, {"predictions": predictions[rows]})
+            monitor.end(done)
+
+    def _advance(self, done: int, batches: Iterator[Batch], meter: Meter, bad: NonFinite) -> None:
+        """Step number ``done``, and its row."""
+        config, ranks, plan = self.config, self.ranks, self.plan
+        ranks.at("pictures", done)
+        found = meter.next(batches, config.train.accumulate)
+        lr = learning_rate(config.optim, done - 1, plan.steps, plan.steps_per_epoch, config.train.batch)
+        torch.manual_seed(_step_seed(config.seed, done - 1, ranks.rank))
+        stepped = self._step(done, found, lr)
+        bad.note(done, stepped, found)
+        if bad.too_many:
+            self._save(done - bad.run)
+            self._written()
+            raise bad.complaint(done)
+        ranks.at("agreeing")
+        if plan.logs(done):
+            row = self._training_row(done, stepped) | meter.row(done) | {"skipped": bad.take()}
+            self.monitor.write(row | {"lr": lr, "samples": done * config.train.batch})
+            self.monitor.bar.advance(0, _told(row))
 
     def _batches(self, start: int) -> Iterator[Batch]:
         config, ranks, plan = self.config, self.ranks, self.plan
