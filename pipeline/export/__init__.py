@@ -1,6 +1,5 @@
 """A checkpoint's network for other programs. What is written was read back and compared before."""
 
-from contextlib import suppress
 from pathlib import Path
 
 from pipeline.config import UserError
