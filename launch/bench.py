@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from launch import door, parser_of
 from pipeline.config import UserError
@@ -13,6 +14,8 @@ EXAMPLE = """examples:
   python -m launch.bench loader
   python -m launch.bench loader --pictures /data/ILSVRC2012/train --gpu-rate 2500 3500
   python -m launch.bench loader --only files,dali,torchvision --rounds 3 --seconds 5
+  python -m launch.bench step
+  python -m launch.bench step --model resnet18 --size 224 --batch 32 --only contest,overhead
 """
 LOADER = """Our loader against DALI's own reader, torchvision, timm and FFCV: the same JPEGs, on the CPU.
 Writes loader.json, loader.md and loader.png."""
@@ -29,23 +32,28 @@ FFCV 1.0.2 takes part from an interpreter of its own (Debian 12, Python 3.11):
   uv pip install -p ffcv/bin/python --no-build-isolation ffcv==1.0.2
   python -m launch.bench loader --ffcv-python ffcv/bin/python
 """
+STEP = """Our training step against torchvision's and timm's scripts; what our loop costs beyond forward,
+backward and optimizer; several ranks against one; the time to the first step; checkpoints.
+Writes step.json, step.md and step.png."""
+STEP_EXAMPLE = """Several workloads are given side by side; the first one is looked at closely:
+  python -m launch.bench step --model resnet20 resnet50 --size 32 224 --batch 128 16 --rounds 10 3 --steps 5 2
+
+timm takes part after: uv sync --group bench
+"""
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = parser_of("launch.bench", __doc__, EXAMPLE)
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
-    loader = benches.add_parser(
-        "loader",
-        help="pictures from disk to batches",
-        description=LOADER,
-        epilog=LOADER_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _loader_words(loader)
+    raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    told = {"help": "pictures from disk to batches", "description": LOADER, "epilog": LOADER_EXAMPLE}
+    _loader_words(benches.add_parser("loader", **told, **raw))
+    told = {"help": "a step of training", "description": STEP, "epilog": STEP_EXAMPLE}
+    _step_words(benches.add_parser("step", **told, **raw))
     words = parser.parse_args(argv)
     with door():
         command = ["python", "-m", "launch.bench", *(sys.argv[1:] if argv is None else argv)]
-        _loader(words, command)
+        {"loader": _loader, "step": _step}[words.bench](words, command)
 
 
 def _loader_words(parser: argparse.ArgumentParser) -> None:
@@ -73,10 +81,10 @@ def _loader(words: argparse.Namespace, command: list[str]) -> None:
     # Matplotlib takes a second to import: --help need not wait.
     from pipeline.bench import loading, machine, photographs, plot, table
     from pipeline.bench.contestants import BY_NAME
-    from pipeline.files import write_whole
-    from pipeline.progress import say
 
-    _positive(words)
+    _positive(words, "count", "rounds", "seconds", "batch", "size", "threads", "gpu_rate")
+    if words.warm_up < 0:
+        raise UserError(f"--warm-up {words.warm_up}: must not be negative")
     plan = loading.Plan(
         pictures=words.pictures or words.work / "pictures",
         work=words.work,
@@ -93,34 +101,85 @@ def _loader(words: argparse.Namespace, command: list[str]) -> None:
     )
     if words.only:
         plan = loading.only(plan, loading.known("--only", words.only))
-    about = machine.describe(command)
+    about = _machine(command)
     if words.ffcv_python:
         about["ffcv"] = machine.ffcv_versions(words.ffcv_python)
-    if about["load"] > 0.5:
-        say(f"other programs ran in the last minute (load {about['load']}): rates will be lower and spread")
     if words.pictures is None:
         photographs.make(photographs.debian_photographs(), plan.pictures, words.count)
     results = {"machine": about, **loading.run(plan)}
-    text = table.markdown(results)
-    write_whole(
-        words.out / "loader.json", (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode()
-    )
-    write_whole(words.out / "loader.md", text.encode())
-    write_whole(words.out / "loader.png", plot.draw(results))
+    _write(words.out, "loader", results, table.markdown(results), plot.draw(results))
+
+
+def _step_words(parser: argparse.ArgumentParser) -> None:
+    cores = len(os.sched_getaffinity(0))
+    add, several = parser.add_argument, {"nargs": "+", "type": int, "metavar": "N"}
+    add("--model", nargs="+", default=["resnet20", "resnet50"], help="default resnet20 resnet50")
+    add("--size", default=[32, 224], help="sides of the square pictures (default 32 224)", **several)
+    add("--batch", default=[128, 16], help="pictures on each rank (default 128 16)", **several)
+    add("--rounds", default=[10, 4], help="turns of everybody (default 10 4)", **several)
+    add("--steps", default=[6, 2], help="measured in a turn (default 6 2)", **several)
+    add("--runs", type=int, default=3, help="of whole commands: ranks, start (default 3)")
+    add("--only", metavar="A,B", help="of contest, overhead, scaling, start, saving")
+    add("--threads", type=int, default=cores, help=f"and cores, of everybody (default {cores})")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32")
+    add("--work", type=Path, default=Path("data/bench"), help="for what is made (default data/bench)")
+    add("--out", type=Path, default=Path("docs/bench-step"), help="for results (default docs/bench-step)")
+
+
+def _step(words: argparse.Namespace, command: list[str]) -> None:
+    # Torch and Matplotlib take seconds to import: --help need not wait.
+    from pipeline.bench.step import plot, run, table
+    from pipeline.bench.step.plan import Plan, Workload
+    from pipeline.models.zoo import find
+
+    each = ("size", "batch", "rounds", "steps")
+    _positive(words, *each, "runs", "threads")
+    for key in each:
+        if len(getattr(words, key)) != len(words.model):
+            raise UserError(f"--{key}: {len(getattr(words, key))} given for {len(words.model)} of --model")
+    for name in words.model:
+        find(name)
+    columns = zip(words.model, *(getattr(words, key) for key in each), strict=True)
+    workloads = tuple(Workload(*column) for column in columns)
+    sections = run.known(words.only) if words.only else tuple(run.SECTIONS)
+    plan = Plan(workloads, words.work, words.runs, words.threads, words.device, words.precision)
+    results = {"machine": _machine(command), **run.run(plan, sections)}
+    _write(words.out, "step", results, table.markdown(results), plot.draw(results))
+
+
+def _machine(command: list[str]) -> dict[str, Any]:
+    """As it is before anything is measured; says so where others use it too."""
+    from pipeline.bench import machine
+    from pipeline.progress import say
+
+    about = machine.describe(command)
+    if about["load"] > 0.5:
+        say(f"other programs ran in the last minute (load {about['load']}): rates will be lower and spread")
+    return about
+
+
+def _write(out: Path, name: str, results: dict[str, Any], text: str, picture: bytes | None) -> None:
+    """All rounds as JSON, the table, which is printed too, and the picture, if there is one."""
+    from pipeline.files import write_whole
+
+    whole = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    files = {f"{name}.json": whole.encode(), f"{name}.md": text.encode(), f"{name}.png": picture}
+    written = [file for file, content in files.items() if content is not None]
+    for file in written:
+        write_whole(out / file, files[file])
     print(text)
-    print(f"{words.out}: loader.json, loader.md, loader.png")
+    print(f"{out}: {', '.join(written)}")
 
 
-def _positive(words: argparse.Namespace) -> None:
+def _positive(words: argparse.Namespace, *keys: str) -> None:
     """:raises UserError: a number that no measurement can have."""
     cores = len(os.sched_getaffinity(0))
-    for key in ("count", "rounds", "seconds", "batch", "size", "threads"):
-        if getattr(words, key) <= 0:
-            raise UserError(f"--{key} {getattr(words, key)}: must be greater than 0")
-    if words.warm_up < 0:
-        raise UserError(f"--warm-up {words.warm_up}: must not be negative")
-    if min(words.gpu_rate) <= 0:
-        raise UserError(f"--gpu-rate {min(words.gpu_rate)}: must be greater than 0")
+    for key in keys:
+        value = getattr(words, key)
+        least = min(value) if isinstance(value, list) else value
+        if least <= 0:
+            raise UserError(f"--{key.replace('_', '-')} {least}: must be greater than 0")
     if words.threads > cores:
         raise UserError(f"--threads {words.threads}: this process may use {cores} cores")
 

@@ -11,21 +11,19 @@ import sys
 import time
 import traceback
 
-from pipeline.bench.process import named
+from pipeline.bench.process import named, reason
 
 
 def main() -> None:
     started = time.perf_counter()
     function, words = sys.argv[1], json.loads(sys.argv[2])
     # Before any library counts the cores: all contestants have equally many, and the same ones.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: words.pop("cores")])
+    os.sched_setaffinity(0, words.pop("cores"))
     try:
         told = named(function)(started, **words)
-    except ModuleNotFoundError as missing:
-        told = {"failed": f"{missing.name} is not installed"}
     except Exception as error:  # a rival may fail in any way, and the others still run
         traceback.print_exc()
-        told = {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
+        told = {"failed": reason(error)}
     if told is not None:
         print(json.dumps(told), flush=True)
 

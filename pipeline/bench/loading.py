@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.bench.contestants import BY_NAME, Contestant
 from pipeline.bench.made import Made, make, picture_files, size_of
-from pipeline.bench.process import ask
+from pipeline.bench.process import ask, cores
 from pipeline.bench.ratios import line
 from pipeline.bench.timing import Setting, turns
 from pipeline.config import Loading, Pictures, UserError
@@ -161,7 +161,7 @@ def one_round(setting: Setting, stream: str, python: str = sys.executable) -> di
     """What ``timing.measure`` tells of a contestant in a process of its own."""
     words = {"setting": asdict(setting), "stream": stream}
     limit = START_LIMIT + 3 * (setting.seconds + setting.warm_up)
-    return ask("pipeline.bench.timing:one_round", words, setting.threads, limit, python=python)
+    return ask("pipeline.bench.timing:one_round", words, cores(setting.threads), limit, python=python)
 
 
 def _setting(

@@ -1,4 +1,4 @@
-"""The loader's benchmark as a picture: rates with their spread, and how they grow with threads."""
+"""The loader's benchmark as a picture: rates with their spread, and how they grow with threads; and bars."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from pipeline.report.style import LOOKS, PNG_LIMIT, Look, new_figure, png, styled, title
 
 LIGHT = LOOKS["light"]
+Line = tuple[str, dict[str, float], str, str]
+"""Name, {median, low, high}, words and kind of a bar."""
 
 
 def draw(results: dict[str, Any], look: Look = LIGHT) -> bytes:
@@ -18,6 +20,15 @@ def draw(results: dict[str, Any], look: Look = LIGHT) -> bytes:
     for one in full:
         if one["name"] in scaled:
             scaled[one["name"]].append((one["threads"], one["rate"]["median"]))
+    lines = [
+        (
+            one["title"],
+            one["rate"],
+            f"{one['rate']['median']:,.0f}  ×{one['ratio']['median']:.2f}",
+            one["kind"],
+        )
+        for one in bars
+    ]
     with styled(look):
         figure = new_figure(look.width, 0.28 * len(bars) + 0.8)
         if scaled:
@@ -25,7 +36,7 @@ def draw(results: dict[str, Any], look: Look = LIGHT) -> bytes:
             _scaling(right, {name: sorted(points) for name, points in scaled.items()}, look)
         else:
             left = figure.subplots()
-        _bars(left, bars, look)
+        draw_bars(left, "Pictures/s", lines, look)
         figure.tight_layout()
         return png(figure, PNG_LIMIT)
 
@@ -35,21 +46,25 @@ def colour(kind: str, look: Look) -> str:
     return {"ours": look.theme.frozen, "limit": look.theme.grid}.get(kind, look.theme.muted)
 
 
-def _bars(axes: Axes, bars: list[dict[str, Any]], look: Look) -> None:
-    title(axes, "Pictures/s", look)
+def draw_bars(axes: Axes, heading: str, bars: list[Line], look: Look) -> None:
+    """Medians as bars with whiskers, the first one on top, each with its words behind it."""
+    most = max(spread["high"] for _, spread, _, _ in bars)
+    lying(axes, heading, [name for name, _, _, _ in bars], 1.32 * most, look)
+    for place, (_, spread, words, kind) in enumerate(bars):
+        axes.barh(place, spread["median"], height=0.62, color=colour(kind, look))
+        axes.plot([spread["low"], spread["high"]], [place, place], color=look.theme.ink, linewidth=1.2)
+        axes.text(spread["high"] + 0.015 * most, place, words, va="center", fontsize=8)
+
+
+def lying(axes: Axes, heading: str, names: list[str], most: float, look: Look) -> None:
+    """Axes for lying bars from 0 to ``most``, named at the left, the first one on top."""
+    title(axes, heading, look)
     axes.grid(axis="x")
     axes.grid(False, axis="y")
-    most = max(one["rate"]["high"] for one in bars)
-    for place, one in enumerate(bars):
-        rate = one["rate"]
-        axes.barh(place, rate["median"], height=0.62, color=colour(one["kind"], look))
-        axes.plot([rate["low"], rate["high"]], [place, place], color=look.theme.ink, linewidth=1.2)
-        words = f"{rate['median']:,.0f}  ×{one['ratio']['median']:.2f}"
-        axes.text(rate["high"] + 0.015 * most, place, words, va="center", fontsize=8)
-    axes.set_yticks(range(len(bars)), [one["title"] for one in bars])
+    axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", labelcolor=look.theme.ink)
-    axes.set_xlim(0, 1.32 * most)
-    axes.invert_yaxis()
+    axes.set_xlim(0, most)
+    axes.set_ylim(len(names) - 0.4, -0.6)
 
 
 def _scaling(axes: Axes, scaled: dict[str, list[tuple[int, float]]], look: Look) -> None:

@@ -28,10 +28,20 @@ def named(function: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
+def cores(count: int) -> list[int]:
+    """The first ``count`` cores that this process may use: by number, the same ones every time."""
+    return sorted(os.sched_getaffinity(0))[:count]
+
+
+def torchrun(ranks: int) -> list[str]:
+    """Python's words in front of ``-m MODULE`` for that many ranks on this machine; none for 0 ranks."""
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
+
+
 def ask(
     function: str,
     words: dict[str, Any],
-    cores: int,
+    on: list[int],
     limit: float,
     *,
     python: str = sys.executable,
@@ -39,12 +49,11 @@ def ask(
 ) -> dict[str, Any]:
     """What ``child`` tells of a function, or {"failed": why, "errors": all it said}; none of it runs on.
 
-    :param cores: that all of it may use. :param limit: seconds until it is given up.
+    :param on: the cores that all of it may use, by number. :param limit: seconds until it is given up.
     :param ranks: processes under torchrun; 0 = one without it.
     """
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
-    words = json.dumps(words | {"cores": cores})
-    return told([python, *launcher, "-m", "pipeline.bench.child", function, words], limit)
+    words = json.dumps(words | {"cores": on})
+    return told([python, *torchrun(ranks), "-m", "pipeline.bench.child", function, words], limit)
 
 
 def told(command: list[str], limit: float, **environs: str) -> dict[str, Any]:
@@ -74,6 +83,13 @@ def told(command: list[str], limit: float, **environs: str) -> dict[str, Any]:
     except ValueError:
         result = {"failed": last_line(errors) or f"ended with code {child.returncode}"}
     return result | {"errors": errors} if "failed" in result else result
+
+
+def reason(error: Exception) -> str:
+    """Why something did not run, in a line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def last_line(text: str) -> str:

@@ -1,7 +1,7 @@
 """From rounds to lines of the table. Ratios are taken within a round, and only then is their median."""
 
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 
@@ -14,6 +14,12 @@ class Spread:
     @classmethod
     def of(cls, values: list[float]) -> "Spread":
         return cls(median(values), min(values), max(values))
+
+    @classmethod
+    def middle(cls, values: list[float]) -> "Spread":
+        """The middle half: quartiles instead of the extremes, which grow with the number of rounds."""
+        low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+        return cls(median(values), low, high)
 
 
 def line(

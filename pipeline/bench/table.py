@@ -1,4 +1,4 @@
-"""The loader's benchmark as Markdown: one line a contestant, what it was measured on, and how."""
+"""The loader's benchmark as Markdown: one line a contestant, what it was measured on, and how; and tables."""
 
 from typing import Any
 
@@ -17,23 +17,13 @@ def markdown(results: dict[str, Any]) -> str:
     rates = [f"{rate:g}" for rate in setting["gpu_rates"]]
     heads = ["loader", "kB a picture", "pictures/s", "per core", "per CPU second", "ratio", "cores busy"]
     heads += [f"cores for {float(rate):,.0f}/s" for rate in rates]
-    rows = [_cells(one, rates) for one in ran]
-    lines = ["| " + " | ".join(heads) + " |", "|:--|" + "--:|" * (len(heads) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    versions = _listed(machine["versions"])
+    lines = rows(heads, [_cells(one, rates) for one in ran])
+    versions = listed(machine["versions"])
     if machine.get("ffcv"):
-        versions += f"; FFCV with {_listed(machine['ffcv'])}"
+        versions += f"; FFCV with {listed(machine['ffcv'])}"
     text = [
-        "# Loader benchmark",
-        "",
-        f"{machine['processor']}, {setting['threads']} of {machine['cores_of_machine']} cores, "
-        f"{machine['memory_gib']:g} GiB, {machine['date']}. Load before the start: {machine['load']:g}. "
-        f"{versions}.",
-        "",
-        f"    {machine['command']}",
-        "",
+        *heading("Loader benchmark", machine, setting["threads"], versions),
         *lines,
-        "",
         _how(setting),
         "",
         *_scaling(results),
@@ -42,7 +32,30 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(text).rstrip() + "\n"
 
 
-def _listed(versions: dict[str, str]) -> str:
+def heading(title: str, machine: dict[str, Any], threads: int, versions: str) -> list[str]:
+    """On what was measured, and how again; lines, the last one empty.
+
+    :param machine: ``machine.describe``. :param threads: of everybody.
+    """
+    return [
+        f"# {title}",
+        "",
+        f"{machine['processor']}, {threads} of {machine['cores_of_machine']} cores, "
+        f"{machine['memory_gib']:g} GiB, {machine['date']}. Load before the start: {machine['load']:g}. "
+        f"{versions}.",
+        "",
+        f"    {machine['command']}",
+        "",
+    ]
+
+
+def rows(heads: list[str], cells: list[list[str]]) -> list[str]:
+    """A Markdown table, numbers to the right; lines, the last one empty."""
+    lines = ["| " + " | ".join(heads) + " |", "|:--|" + "--:|" * (len(heads) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in cells), ""]
+
+
+def listed(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
@@ -86,9 +99,8 @@ def _scaling(results: dict[str, Any]) -> list[str]:
     if not several:
         return []
     threads = sorted({count for rates in several.values() for count in rates})
-    lines = ["| pictures/s with threads | " + " | ".join(map(str, threads)) + " |"]
-    lines += ["|:--|" + "--:|" * len(threads)]
-    for name, rates in several.items():
-        cells = [f"{rates[count]:,.0f}" if count in rates else "" for count in threads]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    cells = [
+        [f"`{name}`", *(f"{rates[count]:,.0f}" if count in rates else "" for count in threads)]
+        for name, rates in several.items()
+    ]
+    return rows(["pictures/s with threads", *map(str, threads)], cells)

@@ -1,0 +1,65 @@
+"""The step's benchmark as a picture: pictures/s of everybody, and what the start is made of."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from pipeline.bench.plot import LIGHT, Line, draw_bars, lying
+from pipeline.report.style import PNG_LIMIT, Look, new_figure, png, styled
+
+KINDS = {"ours": "ours", "bare": "limit"}
+NAMED_FROM = 0.08
+"""Share of the longest start from which a part is named within its bar."""
+
+
+def draw(results: dict[str, Any], look: Look = LIGHT) -> bytes | None:
+    """A PNG with one plot for each workload that was run against the rivals, and one for the start; none
+    where neither was measured."""
+    contest, cases = results.get("contest", []), results.get("start", {}).get("cases", [])
+    plots = [len(bars(one)) for one in contest] + [len(cases)] * bool(cases)
+    if not plots:
+        return None
+    with styled(look):
+        figure = new_figure(look.width, sum(0.28 * count + 0.7 for count in plots))
+        every = figure.subplots(len(plots), 1, height_ratios=[count + 1 for count in plots], squeeze=False)
+        places = iter(every[:, 0])
+        for one in contest:
+            named = f"Pictures/s: {one['model']}, {one['batch']} of {one['size']}×{one['size']}"
+            draw_bars(next(places), named, bars(one), look)
+        if cases:
+            _start(next(places), cases, look)
+        figure.tight_layout()
+        return png(figure, PNG_LIMIT)
+
+
+def bars(one: dict[str, Any]) -> list[Line]:
+    """Of a workload: ours compiled, ours not compiled, the others with how much faster ours, compiled, is."""
+    (plain,) = (each for each in one["plain"] if each["name"] == "ours")
+    found = []
+    for each in one["compiled"]:
+        if each["failed"]:
+            continue
+        rate, faster = each["rate"], each["faster"]["median"]
+        words = (
+            f"{rate['median']:,.0f}"
+            if each["name"] == "ours"
+            else f"{rate['median']:,.0f}  ours ×{faster:.2f}"
+        )
+        title = "ours, compiled" if each["name"] == "ours" else each["name"]
+        found.append((title, rate, words, KINDS.get(each["name"], "rival")))
+    own = ("ours, not compiled", plain["rate"], f"{plain['rate']['median']:,.0f}", "ours")
+    return [found[0], own, *found[1:]]
+
+
+def _start(axes: Axes, cases: list[dict[str, Any]], look: Look) -> None:
+    """Parts side by side in their order, in alternating shades; the longer ones are named."""
+    most = max(case["total"]["median"] for case in cases)
+    lying(axes, "Seconds to the first step", [case["title"] for case in cases], 1.05 * most, look)
+    for place, case in enumerate(cases):
+        left = 0.0
+        for number, (part, seconds) in enumerate(case["parts"].items()):
+            shade = look.theme.grid if number % 2 else look.theme.muted
+            axes.barh(place, seconds, left=left, height=0.62, color=shade)
+            if seconds > NAMED_FROM * most:
+                axes.text(left + seconds / 2, place, part, ha="center", va="center", fontsize=7)
+            left += seconds
