@@ -37,9 +37,8 @@ def bare(setting: Setting, device: torch.device, batch: Batch, *, ddp: bool = Fa
     """
     torch.manual_seed(0)
     model = build(setting.model, setting.classes).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4, nesterov=True, fused=True
-    )
+    words = {"lr": setting.lr, "momentum": setting.momentum, "weight_decay": setting.weight_decay}
+    optimizer = torch.optim.SGD(model.parameters(), nesterov=True, fused=True, **words)
     run: nn.Module = torch.compile(model) if setting.changes.get("train.compile") else model
     if ddp:
         ids = [device.index] if device.type == "cuda" else None

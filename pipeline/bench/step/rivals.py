@@ -24,7 +24,6 @@ from pipeline.models import build
 
 PRINT_EVERY = 10
 """Steps between lines of torchvision's script (``--print-freq``)."""
-LR, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 1e-4
 
 
 def torchvision(setting: Setting, device: torch.device, batch: Batch) -> Step:
@@ -36,7 +35,8 @@ def torchvision(setting: Setting, device: torch.device, batch: Batch) -> Step:
 
     own = getattr(models, setting.model, None)
     model = network(setting, own and partial(own, num_classes=setting.classes)).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    words = {"lr": setting.lr, "momentum": setting.momentum, "weight_decay": setting.weight_decay}
+    optimizer = torch.optim.SGD(model.parameters(), **words)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.0)
     amp = setting.precision == "fp16" and device.type == "cuda"
     if setting.precision != "fp32" and not amp:
@@ -83,7 +83,8 @@ def timm(setting: Setting, device: torch.device, batch: Batch, *, tuned: bool = 
         setting, partial(create_model, setting.model, num_classes=setting.classes) if own else None
     )
     model = model.to(device, memory_format=torch.channels_last if tuned else torch.contiguous_format)
-    optimizer = create_optimizer_v2(model, opt="sgd", lr=LR, weight_decay=WEIGHT_DECAY, momentum=MOMENTUM)
+    words = {"lr": setting.lr, "momentum": setting.momentum, "weight_decay": setting.weight_decay}
+    optimizer = create_optimizer_v2(model, opt="sgd", **words)
     task = ClassificationTask(model, nn.CrossEntropyLoss(), device=device, verbose=False)
     if tuned:
         task.compile()

@@ -17,6 +17,7 @@ class Setting:
     """:ivar model, size, batch, classes: of the step; ``batch`` pictures on each rank.
     :ivar folder: of our loop's runs; it must hold no run of before.
     :ivar rounds: turns of everybody. :ivar steps: measured in a turn, after one that is not.
+    :ivar lr, momentum, weight_decay: of everybody's SGD; Nesterov's, but torchvision's script has none.
     :ivar changes: of our loop's config, by dotted key.
     :ivar guests: who runs between our loop's steps (``guests.GUESTS``).
     """
@@ -30,6 +31,9 @@ class Setting:
     classes: int = 1000
     device: str = "cpu"
     precision: str = "fp32"
+    lr: float = 1e-4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
     changes: dict[str, Any] = field(default_factory=dict)
     guests: tuple[str, ...] = ()
 
@@ -49,12 +53,13 @@ class Setting:
             "runs": self.folder,
             "data": {"index": "none", "val": None, "pictures": {"size": self.size, "eval_resize": None}},
             "model": {"name": self.model},
-            "optim": {"lr": 1e-4, "schedule": "constant"},
+            "optim": {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay},
             "train": {"batch": self.batch * world, "epochs": float(self.planned), "device": self.device},
             "checkpoint": {"every": 2.0 * self.planned},
             "monitor": {"wandb": False, "samples": 0},
         }
         tree["train"]["precision"] = self.precision
+        tree["optim"]["schedule"] = "constant"
         for key, value in self.changes.items():
             section, name = key.split(".")
             tree[section][name] = value
