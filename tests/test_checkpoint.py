@@ -161,7 +161,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(small_index, tmp_path):
 
 
 def test_when_there_is_room_again_the_next_save_succeeds(small_index, tmp_path):
-    tree = config_tree(small_index, tmp_path, train__epochs=20.0, checkpoint={"every": 0.5})
+    tree = config_tree(small_index, tmp_path, train__epochs=8.0, checkpoint={"every": 0.5})
     process = run_with_limit(written(tmp_path / "c.yaml", tree), 200_000)
     for line in process.stderr:
         if "the next save is tried" in line:
@@ -169,7 +169,7 @@ def test_when_there_is_room_again_the_next_save_succeeds(small_index, tmp_path):
             break
     _, told = process.communicate(timeout=200)
     assert process.returncode == 0, told
-    assert checkpoint.read(tmp_path / "quick")["step"] == 209
+    assert checkpoint.read(tmp_path / "quick")["step"] == 84
 
 
 def test_rows_that_found_no_room_are_written_later(tmp_path):

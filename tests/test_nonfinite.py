@@ -39,6 +39,7 @@ def test_one_ranks_nan_is_skipped_by_all_and_shown(small_index, tmp_path):
     assert all(torch.isfinite(value).all() for value in states[-1]["model"].values())
 
 
+@pytest.mark.slow
 def test_a_run_of_them_stops_the_job_with_the_state_of_before(small_index, tmp_path):
     config, run = write_config(tmp_path, small_index), tmp_path / "runs" / "quick"
     code, told = poisoned("5-", config, "train.nonfinite_limit=3", "checkpoint.every=0.1")

@@ -72,7 +72,7 @@ def test_a_signal_leads_to_a_checkpoint_at_the_next_step(number, whom, small_ind
     ("place", "saved"),
     [
         ("evaluation", 11),
-        ("first pass", None),
+        pytest.param("first pass", None, marks=pytest.mark.slow),
         pytest.param("first batch", 1, marks=pytest.mark.slow),
         pytest.param("saving", 6, marks=pytest.mark.slow),
     ],

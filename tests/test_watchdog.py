@@ -12,11 +12,14 @@ from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
 from pipeline.train.watchdog import Beat, blame
 
+RESTART = ("--max-restarts", "1", "--shutdown-timeout", "3")
+"""torchrun gives a stopped process 30 s to end by itself unless told otherwise."""
+
 
 def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(small_index, tmp_path):
     config, run = write_config(tmp_path, small_index, train__epochs=3.05), tmp_path / "runs" / "quick"
     # Long enough for a first pass on a busy machine: a slow rank is no stuck one.
-    process = start(2, config, "train.hang_timeout=20", options=("--max-restarts", "1"))
+    process = start(2, config, "train.hang_timeout=20", options=RESTART)
     wait_until(process, lambda: steps_done(run) >= 9)
     victim = workers(process.pid)[1]
     os.kill(victim, signal.SIGSTOP)
@@ -39,7 +42,7 @@ def test_what_comes_back_ends_in_the_same_bits(small_index, tmp_path):
     config = write_config(tmp_path, small_index, train__epochs=3.05)
     straight = start(2, config, "name=straight")
     assert straight.wait(timeout=250) == 0
-    process = start(2, config, "train.hang_timeout=20", options=("--max-restarts", "1"))
+    process = start(2, config, "train.hang_timeout=20", options=RESTART)
     wait_until(process, lambda: steps_done(runs / "quick") >= 17)
     os.kill(workers(process.pid)[0], signal.SIGSTOP)
     _, told = process.communicate(timeout=280)
