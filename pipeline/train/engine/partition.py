@@ -276,7 +276,7 @@ class Sliced(_Flat):
         return self.model.state_dict() | self._whole(self._flats)
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters(list(self.parameters.values()), modifier_rank=0):
             self.model.load_state_dict(weights)
