@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launch import door, parser_of
+from launch import door, parser_of, preemptible
 from pipeline.config import UserError
 
 EXAMPLE = """examples:
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     told = {"help": "a step of training", "description": STEP, "epilog": STEP_EXAMPLE}
     _step_words(benches.add_parser("step", **told, **raw))
     words = parser.parse_args(argv)
-    with door():
+    with door(), preemptible():
         command = ["python", "-m", "launch.bench", *(sys.argv[1:] if argv is None else argv)]
         {"loader": _loader, "step": _step}[words.bench](words, command)
 

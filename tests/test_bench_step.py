@@ -4,7 +4,10 @@ judges a time."""
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import command
+from conftest import ROOT, command
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -27,6 +30,7 @@ from pipeline.bench.step.plan import Plan, Workload
 from pipeline.bench.step.relay import OURS, Relay
 from pipeline.bench.step.setting import WARM, Setting
 from pipeline.models import build
+from pipeline.preempt import PREEMPTED
 from pipeline.train import checkpoint
 
 CPU = torch.device("cpu")
@@ -247,6 +251,31 @@ def test_a_start_is_told_part_by_part(tmp_path):
     assert list(found) == [*wanted, *(part for part, _, _ in start.MARKS)]
     assert 0 < sum(found.values()) < passed + 0.02
     assert found["torch"] > 0.1, "no torch is imported faster"
+
+
+def running(folder: Path) -> list[str]:
+    """The commands of processes that were told of this folder."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(file.read_text())
+    return [each for each in found if f"{folder}/step-" in each]
+
+
+def test_asked_to_end_it_leaves_nothing_running(tmp_path):
+    words = ["--only", "saving", "--work", str(tmp_path), "--out", str(tmp_path / "out"), "--threads", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "launch.bench", "step", *words], cwd=ROOT)
+    try:
+        for _ in range(600):
+            if running(tmp_path):
+                break
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(60) == PREEMPTED
+    finally:
+        process.kill()
+    assert running(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- figures ----------------------------------------------------------------------------------------------

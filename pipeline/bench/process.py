@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from pipeline.preempt import STOP, Preempted
 
 ROOT = Path(__file__).parent.parent.parent
 GRACE = 40.0
@@ -67,11 +70,8 @@ def told(command: list[str], limit: float, **environs: str) -> dict[str, Any]:
         except OSError as error:
             return {"failed": f"{command[0]}: {error.strerror}", "errors": ""}
         try:
-            child.wait(limit)
+            _wait(child, limit)
         except subprocess.TimeoutExpired:
-            child.terminate()  # torchrun's ranks are in groups of their own; asked, it ends them
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE)
             return {"failed": f"no result after {limit:.0f} s", "errors": ""}
         finally:
             _end(child)
@@ -97,8 +97,26 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
+def _wait(child: subprocess.Popen, limit: float) -> None:
+    """:raises subprocess.TimeoutExpired: after ``limit`` seconds.
+    :raises Preempted: this process was asked to stop.
+    """
+    end = time.monotonic() + limit
+    while child.poll() is None:
+        if STOP.asked:
+            raise Preempted(f"stopped ({STOP.why})")
+        if time.monotonic() > end:
+            raise subprocess.TimeoutExpired(child.args, limit)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(0.5)
+
+
 def _end(child: subprocess.Popen) -> None:
-    """Kills whatever lives in the child's group; it is waited for."""
+    """Ends the child, if it still runs, and kills whatever lives in its group; it is waited for."""
+    if child.poll() is None:
+        child.terminate()  # torchrun's ranks are in groups of their own; asked, it ends them
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
