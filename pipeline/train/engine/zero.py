@@ -125,6 +125,8 @@ def _deepspeed(ranks: Ranks):
     """The package, on this rank's device. It joins the process group that is there already."""
     if ranks.device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
+        # Else it starts numactl in every step of stage 3, to count devices.
+        os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
     os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))  # a job of one process needs no torchrun
     import deepspeed
 
