@@ -99,7 +99,7 @@ class DeepSpeed(Section):
     stage: Literal[0, 1, 2, 3] = 1
     """0 = nothing; 1 = the optimizer's state; 2 = gradients too; 3 = weights too."""
     bucket: Positive = 25_000_000
-    """Numbers that are reduced, or gathered, at once: less memory, more messages."""
+    """Numbers that are reduced, or gathered, at once (stages 1 to 3); fewer take less memory."""
     overlap: bool = False
     """Reduce gradients while backward goes on (stages 1 to 3, GPUs)."""
 
