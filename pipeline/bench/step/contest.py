@@ -19,7 +19,7 @@ def count(plan: Plan) -> int:
 
 
 def run(plan: Plan, bar: Bar) -> list[dict[str, Any]]:
-    """Of each workload ``compiled`` and ``plain``: lines of everybody, ours first."""
+    """Of each workload ``compiled`` and ``plain``: lines of everybody, ours first; ``told``: all rounds."""
     found = []
     for workload in plan.workloads:
         bar.advance(0, note=workload.title)
@@ -27,7 +27,8 @@ def run(plan: Plan, bar: Bar) -> list[dict[str, Any]]:
         for kind, guests in (("compiled", COMPILED), ("plain", RIVALS)):
             told[kind] = plan.rounds(workload, {"train.compile": kind == "compiled"}, guests)
             bar.advance()
-        found.append(asdict(workload) | {kind: lines(one, workload) for kind, one in told.items()})
+        raw = {"told": {kind: one["rounds"] for kind, one in told.items()}}
+        found.append(asdict(workload) | {kind: lines(one, workload) for kind, one in told.items()} | raw)
     return found
 
 
@@ -41,13 +42,13 @@ def lines(told: dict[str, Any], workload: Workload) -> list[dict[str, Any]]:
             found.append(about)
         elif name in told["rounds"][0]:
             theirs = [seconds(one[name]) for one in told["rounds"]]
-            busy = [sum(one[name]["steps"]) / one[name]["cpu_seconds"] for one in told["rounds"]]
+            cpu = [one[name]["cpu_seconds"] / len(one[name]["steps"]) for one in told["rounds"]]
             found.append(
                 about
                 | {"rate": asdict(Spread.of([workload.batch / one for one in theirs]))}
                 | {"seconds": asdict(Spread.of(theirs))}
                 | {"faster": asdict(Spread.of([b / a for a, b in zip(ours, theirs, strict=True)]))}
-                | {"cores_busy": asdict(Spread.of([1 / one for one in busy]))}
+                | {"cpu_seconds": asdict(Spread.of(cpu))}
             )
     return found
 

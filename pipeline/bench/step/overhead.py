@@ -25,14 +25,14 @@ def count(plan: Plan) -> int:
 
 
 def run(plan: Plan, bar: Bar) -> dict[str, Any]:
-    """Of the first workload, see ``figures``; and ``parts``, each called alone: seconds by name."""
+    """Of the first workload, see ``figures``; ``parts``, each called alone: seconds by name; ``told``."""
     workload = plan.workloads[0]
     bar.advance(0, note=f"overhead, {workload.model}")
     longer = replace(workload, rounds=MORE * workload.rounds, steps=STEPS)
     changes = {"train.compile": True, "monitor.log_every": ROW_EVERY, "monitor.gradients_every": LOOK_EVERY}
     told = plan.rounds(longer, changes, GUESTS, with_parts=True)
     bar.advance()
-    return asdict(longer) | figures(told["rounds"]) | {"parts": told["parts"]}
+    return asdict(longer) | figures(told["rounds"]) | {"parts": told["parts"], "told": told["rounds"]}
 
 
 def figures(rounds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pipeline.bench.plot import LIGHT, Line, draw_bars, lying
 from pipeline.report.style import PNG_LIMIT, Look, new_figure, png, styled
 
 KINDS = {"ours": "ours", "bare": "limit"}
-NAMED_FROM = 0.08
+NAMED_FROM = 0.06
 """Share of the longest start from which a part is named within its bar."""
 
 
@@ -58,8 +58,9 @@ def _start(axes: Axes, cases: list[dict[str, Any]], look: Look) -> None:
     for place, case in enumerate(cases):
         left = 0.0
         for number, (part, seconds) in enumerate(case["parts"].items()):
-            shade = look.theme.grid if number % 2 else look.theme.muted
+            shade = look.theme.grid if number % 2 else look.theme.frozen
             axes.barh(place, seconds, left=left, height=0.62, color=shade)
             if seconds > NAMED_FROM * most:
-                axes.text(left + seconds / 2, place, part, ha="center", va="center", fontsize=7)
+                ink = look.theme.ink if number % 2 else look.theme.ground
+                axes.text(left + seconds / 2, place, part, ha="center", va="center", fontsize=7, color=ink)
             left += seconds

@@ -30,7 +30,8 @@ def run(plan: Plan, bar: Bar) -> dict[str, Any]:
         changes = {"checkpoint.every": float(EVERY), "checkpoint.background": name == "background"}
         told = plan.rounds(workload, changes)
         bar.advance()
-        found[name] = figures(told["rounds"][0][OURS]) | {"bytes": told["checkpoint_bytes"]}
+        turn = told["rounds"][0][OURS]
+        found[name] = figures(turn) | {"bytes": told["checkpoint_bytes"], "told": turn}
     return found
 
 

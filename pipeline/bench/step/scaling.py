@@ -34,7 +34,7 @@ def run(plan: Plan, bar: Bar) -> dict[str, Any] | None:
             bar.advance(0, note=f"scaling: {case}")
             rates[case].append(rate(plan, workload, case))
             bar.advance()
-    return asdict(workload) | {"ranks": plan.threads} | figures(rates, plan.threads)
+    return asdict(workload) | {"ranks": plan.threads, "told": rates} | figures(rates, plan.threads)
 
 
 def rate(plan: Plan, workload: Workload, case: str) -> float:
