@@ -238,7 +238,7 @@ def test_mistakes_cost_a_line_each(pretrained, other_index, tmp_path):
     assert "30" in got.stderr
     with join("cpu") as ranks:
         for change, message in {
-            ("checkpoint", str(tmp_path)): "checkpoint: .* holds no checkpoint yet",
+            ("checkpoint", str(tmp_path)): "checkpoint: no checkpoint in .*checkpoints; train first",
             ("checkpoint", str(tmp_path / "gone.pt")): r"checkpoint: .*gone\.pt: no such checkpoint",
             ("index", str(tmp_path)): r"datasets\.0\.index: no index in",
             ("test", "train"): r"datasets\.0\.test: 'train' is also the training split",
