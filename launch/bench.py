@@ -36,7 +36,7 @@ STEP = """Our training step against torchvision's and timm's scripts; what our l
 backward and optimizer; several ranks against one; the time to the first step; checkpoints.
 Writes step.json, step.md and step.png."""
 STEP_EXAMPLE = """Several workloads are given side by side; the first one is looked at closely:
-  python -m launch.bench step --model resnet20 resnet50 --size 32 224 --batch 128 16 --rounds 10 3 --steps 5 2
+  python -m launch.bench step --model resnet20 resnet50 --size 32 224 --batch 128 16 --rounds 12 3 --steps 5 2
 
 timm takes part after: uv sync --group bench
 """
@@ -116,8 +116,8 @@ def _step_words(parser: argparse.ArgumentParser) -> None:
     add("--model", nargs="+", default=["resnet20", "resnet50"], help="default resnet20 resnet50")
     add("--size", default=[32, 224], help="sides of the square pictures (default 32 224)", **several)
     add("--batch", default=[128, 16], help="pictures on each rank (default 128 16)", **several)
-    add("--rounds", default=[10, 4], help="turns of everybody (default 10 4)", **several)
-    add("--steps", default=[6, 2], help="measured in a turn (default 6 2)", **several)
+    add("--rounds", default=[12, 3], help="turns of everybody (default 12 3)", **several)
+    add("--steps", default=[5, 2], help="measured in a turn (default 5 2)", **several)
     add("--runs", type=int, default=3, help="of whole commands: ranks, start (default 3)")
     add("--only", metavar="A,B", help="of contest, overhead, scaling, start, saving")
     add("--threads", type=int, default=cores, help=f"and cores, of everybody (default {cores})")

@@ -15,7 +15,7 @@ ROW_EVERY, LOOK_EVERY = 2, 4
 in one loop, so that their difference is not one of two processes."""
 STEPS = 8
 """Measured in a turn: four without a row, two with a row, two with a row and a look."""
-MORE = 3
+MORE = 2
 """Times as many rounds as against the rivals: the differences are small."""
 GUESTS = ("bare", "again", "ddp")
 

@@ -36,7 +36,7 @@ COMPILED = ("train.compile=true",)
 CASES = (
     Case("python", "python -m launch.train"),
     Case("torchrun", "torchrun, two ranks", ranks=2),
-    Case("wandb", "with W&B, offline", ("monitor.wandb=true",)),
+    Case("wandb", "with W&B, offline", ("monitor.wandb=true",), once=True),
     Case("compile", "with train.compile, the first time", COMPILED, once=True),
     Case("compile-again", "with train.compile, again", COMPILED, once=True),
 )
