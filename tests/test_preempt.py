@@ -74,7 +74,7 @@ def test_a_signal_leads_to_a_checkpoint_at_the_next_step(number, whom, small_ind
         ("evaluation", 11),
         pytest.param("first pass", None, marks=pytest.mark.slow),
         pytest.param("first batch", 1, marks=pytest.mark.slow),
-        pytest.param("saving", 6, marks=pytest.mark.slow),
+        pytest.param("saving", 7, marks=pytest.mark.slow),  # the save of step 6, agreed before
     ],
 )
 def test_asked_at_any_place_it_loses_nothing(place, saved, small_index, tmp_path, undisturbed):
@@ -92,19 +92,18 @@ def test_asked_at_any_place_it_loses_nothing(place, saved, small_index, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("whose", ["train.time_limit", "SLURM"])
 def test_the_time_limit_is_kept_by_itself(whose, small_index, tmp_path, monkeypatch):
-    """Three seconds from the moment when the run begins, or from now: at whatever step that is."""
+    """Six seconds from when the run begins, or 36 from now: at whatever step that is."""
     config = job(tmp_path, small_index)
-    limits = ("train.time_limit=0.06", "train.time_margin=0.05")
+    limits = ("train.time_limit=0.15", "train.time_margin=0.05")
     if whose == "SLURM":
-        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 60))
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 90))
         limits = ("train.time_margin=0.9",)
     process = start(2, config, "train.epochs=200", "name=long", *limits)
     _, told = process.communicate(timeout=120)
     stopped_with_75(process, told)
     assert "(time limit)" in told
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
-    rows = read_rows(tmp_path / "runs" / "long" / "metrics.jsonl")
-    assert checkpoint.read(tmp_path / "runs" / "long")["step"] == rows[-1]["step"]
+    assert checkpoint.read(tmp_path / "runs" / "long")["step"] == steps_done(tmp_path / "runs" / "long") > 0
 
 
 def test_a_margin_as_long_as_the_limit_is_refused(small_index, tmp_path):
