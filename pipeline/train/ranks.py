@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from pipeline.config import UserError
 from pipeline.cores import cores_per_rank
+from pipeline.memory import keep_memory
 from pipeline.preempt import STOP, Preempted
 from pipeline.train.meeting import meet
 from pipeline.train.watchdog import Watchdog
@@ -96,6 +97,7 @@ def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ra
         torch.cuda.set_device(local_rank)
     else:
         torch.set_num_threads(cores_per_rank())
+        keep_memory()
     # Small host-side agreements go over gloo, so that they never wait for the GPU's queue.
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     STOP.listen()
