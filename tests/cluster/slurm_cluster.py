@@ -8,7 +8,7 @@ by which it cannot be reached. This host, where slurmctld runs and jobs are subm
 are shared by all, /dev/shm is not. Needs root, and Debian's packages slurmctld slurmd slurm-client munge
 iproute2; a SLURM that this host belongs to is not touched.
 
-Nodes n1 and n2 have two CPUs each; g1 has two CPUs and two GPUs, which are empty files. Partitions:
+Each node has two CPUs; g1 has two GPUs, too, which are /dev/null and /dev/zero. Partitions:
     cpu     n1, n2; the default; if urgent asks, jobs get SIGTERM, and are requeued 20 s later
     short   n1, n2; the same, for jobs of at most two minutes
     urgent  n1, n2; takes nodes from the jobs of cpu and short
@@ -55,7 +55,8 @@ class SlurmCluster:
     """Up and idle once made; ``close`` ends it, as does the end of this process, and leaves nothing.
 
     ``environment`` is for clients (sbatch, scontrol …); ``address`` is this host's, ``addresses`` are the
-    nodes'; ``folder`` holds all files. Raises TimeoutError with the logs if SLURM does not come up.
+    nodes'; ``folder`` holds all files. Raises RuntimeError or TimeoutError with the logs if SLURM does not
+    come up.
     """
 
     def __init__(self):
@@ -76,7 +77,7 @@ class SlurmCluster:
             self.machines["head"] = Machine(HEAD, str(self.folder), log=self.folder / "head.log")
             for name in NODES:
                 self._start_node(name)
-            until(lambda: all(self.node_state(name) == "idle" for name in NODES), 60, self.logs)
+            until(self._is_up, 60, self.logs)
         except BaseException:
             self.close()
             raise
@@ -129,6 +130,11 @@ class SlurmCluster:
 
         return until(reached, timeout, lambda: f"{wanted} not seen in {timeout} s\n{self.job_log(job)}")
 
+    def start_soon(self, job: str) -> None:
+        """A requeued job need not wait until the credentials of its last start have expired."""
+        self.wait(job, "PENDING")
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
     def job_log(self, job: str) -> str:
         """All that SLURM says of a job, and its output."""
         output = Path(self.job(job).get("StdOut", "none"))
@@ -153,7 +159,7 @@ class SlurmCluster:
         return self.run("nsenter", "--target", pid, "--net", "--uts", "--mount", *command, check=check)
 
     def kill_node(self, name: str) -> None:
-        """A power cut: all ends at once, with no goodbye on the network. SLURM notices in 10 to 20 s."""
+        """A power cut: all ends at once, with no goodbye on the network. SLURM notices in some 8 s."""
         self.switch.unplug(name)
         self.machines.pop(name).kill()
 
@@ -165,6 +171,12 @@ class SlurmCluster:
     def logs(self) -> str:
         """The last lines of all daemons."""
         return "\n".join(f"{log}:\n{log.read_text()[-3000:]}" for log in sorted(self.folder.glob("*.log")))
+
+    def _is_up(self) -> bool:
+        for name, machine in self.machines.items():
+            if machine.process.poll() is not None:
+                raise RuntimeError(f"{name} ended\n{self.logs()}")
+        return all(self.node_state(name) == "idle" for name in NODES)
 
     def _start_node(self, name: str) -> None:
         words = (name, str(self.folder), f"{self.addresses[name]}/24")
@@ -206,7 +218,5 @@ def until(reached: Callable, timeout: float, words: Callable[[], str]):
 
 if __name__ == "__main__":
     with SlurmCluster() as shown, suppress(KeyboardInterrupt):
-        print(
-            f"export SLURM_CONF={shown.environment['SLURM_CONF']}   # nodes {shown.addresses}; Ctrl-C ends it"
-        )
+        print(f"export SLURM_CONF={shown.environment['SLURM_CONF']}  # Ctrl-C ends it", flush=True)
         signal.pause()

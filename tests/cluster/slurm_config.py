@@ -39,8 +39,6 @@ MpiDefault=none
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=6
-MessageTimeout=5
-TCPTimeout=5
 KillWait=10
 MinJobAge=3600
 JobRequeue=1
@@ -63,6 +61,9 @@ PartitionName=urgent Nodes=n1,n2 PriorityTier=2 PreemptMode=OFF Default=NO
 PartitionName=gpu Nodes=g1 PreemptMode=OFF Default=NO
 """
 
+# SLURM wants devices, whichever, and sets CUDA's variables for them.
+GRES_CONF = "NodeName=g1 Name=gpu File=/dev/null,/dev/zero Flags=nvidia_gpu_env\n"
+
 
 def write_files(folder: Path, address: str, addresses: dict[str, str]) -> None:
     """For slurmctld at ``address`` of this host and nodes at ``addresses``; all state goes to ``folder``."""
@@ -79,9 +80,7 @@ def write_files(folder: Path, address: str, addresses: dict[str, str]) -> None:
         **addresses,
     )
     (folder / "slurm.conf").write_text(conf)
-    (folder / "gres.conf").write_text(f"NodeName=g1 Name=gpu File={folder}/gpu[0-1]\n")
-    for gpu in ("gpu0", "gpu1"):
-        (folder / gpu).touch()
+    (folder / "gres.conf").write_text(GRES_CONF)
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
