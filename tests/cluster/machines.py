@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -48,30 +49,31 @@ class Machine:
     ``options`` are unshare's, for namespaces beyond that of processes. What it says goes to the file ``log``.
     """
 
-    def __init__(
-        self, script: str, *words: str, log: Path, options: tuple[str, ...] = (), **environment: str
-    ):
+    def __init__(self, script: str, *words: str, log: Path, options: tuple[str, ...] = ()):
         with log.open("ab") as told:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *UNSHARE, *options, "bash", "-c", script, "init", *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=told,
-                env={"PATH": PATH, **environment},
+                env={"PATH": PATH},
                 start_new_session=True,
             )
 
+    @property
+    def first(self) -> psutil.Process | None:
+        """The machine's PID 1, as this host sees it; None if it has ended, or not started."""
+        with suppress(psutil.NoSuchProcess):
+            return next(iter(psutil.Process(self.process.pid).children()), None)
+
     def processes(self) -> list[psutil.Process]:
         """All that live in the machine, the first one too."""
-        own = os.readlink(f"/proc/{self.process.pid}/ns/pid_for_children")
+        own = namespace(self.first.pid)
         return [process for process in psutil.process_iter() if namespace(process.pid) == own]
 
     def kill(self) -> None:
         """Kills all processes at once, and returns when they are gone."""
-        if self.process.poll() is None:
-            unshare = psutil.Process(self.process.pid)
-            for first in unshare.children() or [unshare]:
-                first.kill()
+        (self.first or self.process).kill()
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()

@@ -9,7 +9,8 @@ are shared by all, /dev/shm is not. Needs root, and Debian's packages slurmctld 
 iproute2; a SLURM that this host belongs to is not touched.
 
 Each node has two CPUs; g1 has two GPUs, too, which are /dev/null and /dev/zero. Partitions:
-    cpu     n1, n2; the default; if urgent asks, jobs get SIGTERM, and are requeued 20 s later
+    cpu     n1, n2; the default; if urgent asks, a job's steps get SIGTERM, and if it has not ended 20 s later,
+            it is requeued
     short   n1, n2; the same, for jobs of at most two minutes
     urgent  n1, n2; takes nodes from the jobs of cpu and short
     gpu     g1
@@ -155,8 +156,8 @@ class SlurmCluster:
 
     def on(self, name: str, *command: str, check: bool = True):
         """A command on a node, beside SLURM; as ``run``."""
-        pid = str(self.machines[name].process.pid)
-        return self.run("nsenter", "--target", pid, "--net", "--uts", "--mount", *command, check=check)
+        place = ("--target", str(self.machines[name].first.pid), "--pid", "--mount", "--net", "--uts")
+        return self.run("nsenter", *place, *command, check=check)
 
     def kill_node(self, name: str) -> None:
         """A power cut: all ends at once, with no goodbye on the network. SLURM notices in some 8 s."""
@@ -170,7 +171,9 @@ class SlurmCluster:
 
     def logs(self) -> str:
         """The last lines of all daemons."""
-        return "\n".join(f"{log}:\n{log.read_text()[-3000:]}" for log in sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"{log}:\n{log.read_text(errors='replace')[-3000:]}" for log in sorted(self.folder.glob("*.log"))
+        )
 
     def _is_up(self) -> bool:
         for name, machine in self.machines.items():
