@@ -25,6 +25,8 @@ class State:
     """Of ``train.ema``."""
     buckets: int
     """Where gradients are gathered to be sent."""
+    copy: int
+    """Of the whole network, in which stage 3, or ``train.ema``, is evaluated."""
     statistics: int
     """Batch norm's, and their copy of before the step."""
 
@@ -52,6 +54,7 @@ def state(network: Network, config: TrainConfig, ranks: int, engine: str | int) 
     part = -(-network.parameters // ranks) * FP32
     averaged = part if stage == 3 else whole
     statistics = FP32 * 2 * sum(network.channels)
+    copied = stage == 3 or config.train.ema is not None
     return State(
         # Stages 1 and 2 keep the whole model and a part of it that the optimizer changes; stage 3 keeps two
         # such parts, and has gathered the whole net, if it is below 10^9 numbers, when backward begins.
@@ -60,6 +63,7 @@ def state(network: Network, config: TrainConfig, ranks: int, engine: str | int) 
         optimizer=buffers_per_weight(config) * (part if stage else whole),
         average=0 if config.train.ema is None else averaged + statistics,
         buckets=_buckets(network, config, engine),
+        copy=whole + network.buffers if copied else 0,
         statistics=2 * network.buffers,
     )
 

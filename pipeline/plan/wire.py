@@ -19,37 +19,41 @@ DDP_BUCKET, DDP_FIRST_BUCKET = 25 * 2**20, 2**20
 class Exchange:
     """:ivar sent: bytes that leave one rank in a step. :ivar calls: collectives in a step.
     :ivar hidden: whether it goes on beside the backward pass.
+    :ivar rounds: micro-batches of a step in which it happens.
     """
 
     what: str
     sent: float
     calls: int
     hidden: bool = False
+    rounds: int = 1
 
 
-def exchanges(network: Network, config: TrainConfig, ranks: int) -> list[Exchange]:
-    """All that a rank sends in one step of the config's engine."""
+def exchanges(
+    network: Network, config: TrainConfig, ranks: int, engine: str | int | None = None
+) -> list[Exchange]:
+    """All that a rank sends in one step under ``engine``, one of ``memory.ENGINES``; none = the config's."""
     if ranks == 1:
         return []
     half = (ranks - 1) / ranks * network.bytes  # an all-gather or a reduce-scatter of the whole net
     turns = config.train.accumulate
-    engine = engine_of(config)
+    engine = engine_of(config) if engine is None else engine
     pieces = _pieces(network, DDP_BUCKET if engine == DDP else FP32 * config.deepspeed.bucket)
     hidden = config.deepspeed.overlap
     found = {
         DDP: lambda: [
             Exchange("gradients", 2 * half, pieces + 1, True),
-            Exchange("batch norm's statistics", network.buffers, 1),
+            Exchange("batch norm", network.buffers, 1),
         ],
         0: lambda: [Exchange("gradients", 2 * half, 1)],
         # DeepSpeed 0.19.8 reduces to all ranks, also where one alone needs the sum.
         1: lambda: [Exchange("gradients", 2 * half, pieces, hidden), Exchange("weights", half, pieces)],
         2: lambda: [
-            Exchange("gradients", turns * 2 * half, turns * pieces, hidden),
+            Exchange("gradients", turns * 2 * half, turns * pieces, hidden, turns),
             Exchange("weights", half, pieces),
         ],
         3: lambda: [
-            Exchange("gradients", turns * half, turns * pieces, hidden),
+            Exchange("gradients", turns * half, turns * pieces, hidden, turns),
             Exchange("weights", turns * half, turns * len(network.layers)),
         ],
     }[engine]()
@@ -64,7 +68,7 @@ def _norms(network: Network, config: TrainConfig, ranks: int) -> list[Exchange]:
     gathered = (ranks - 1) * FP32 * (2 * channels + norms)
     summed = 2 * (ranks - 1) / ranks * FP32 * 2 * channels
     turns = config.train.accumulate
-    return [Exchange("synchronised batch norm", turns * (gathered + summed), turns * 2 * norms)]
+    return [Exchange("batch norm", turns * (gathered + summed), turns * 2 * norms)]
 
 
 def _pieces(network: Network, bucket: int) -> int:
