@@ -9,8 +9,8 @@ are shared by all, /dev/shm is not. Needs root, and Debian's packages slurmctld 
 iproute2; a SLURM that this host belongs to is not touched.
 
 Each node has two CPUs; g1 has two GPUs, too, which are /dev/null and /dev/zero. Partitions:
-    cpu     n1, n2; the default; if urgent asks, a job's steps get SIGTERM, and if it has not ended 20 s later,
-            it is requeued
+    cpu     n1, n2; the default; if urgent asks, a job's steps get SIGTERM, and what has not ended
+            20 s later is requeued
     short   n1, n2; the same, for jobs of at most two minutes
     urgent  n1, n2; takes nodes from the jobs of cpu and short
     gpu     g1
