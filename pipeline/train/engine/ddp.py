@@ -19,15 +19,14 @@ class DDPEngine(Engine):
         # Only fp16's narrow exponent needs its loss scaled; disabled, the scaler hands everything through.
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         compiled = torch.compile(self.model) if config.train.compile else self.model
-        ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-        self.wrapped = DistributedDataParallel(compiled, device_ids=ids, gradient_as_bucket_view=True)
+        self.wrapped = _wrapped(compiled, ranks) if ranks.world > 1 else compiled
         self.parameters = dict(self.model.named_parameters())
 
     def _forward(self, images: Tensor) -> Tensor:
         return self.wrapped(images)
 
     def _micro_batch(self, last: bool) -> AbstractContextManager:
-        return nullcontext() if last else self.wrapped.no_sync()
+        return nullcontext() if last or self.ranks.world == 1 else self.wrapped.no_sync()
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
@@ -70,3 +69,12 @@ class DDPEngine(Engine):
         load_named_state(self.optimizer, self.parameters, state["named"])
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+
+
+def _wrapped(model: nn.Module, ranks: Ranks) -> DistributedDataParallel:
+    """Batch-norm statistics stay each rank's own while it trains: the first rank's are what is evaluated and
+    saved, and these don't depend on the others'. Sent in every step they took longer than the optimizer."""
+    ids = [ranks.device.index] if ranks.device.type == "cuda" else None
+    return DistributedDataParallel(
+        model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+    )
