@@ -34,7 +34,7 @@ FFCV 1.0.2 takes part from an interpreter of its own (Debian 12, Python 3.11):
 """
 STEP = """Our training step against torchvision's and timm's scripts; what our loop costs beyond forward,
 backward and optimizer; several ranks against one; the time to the first step; checkpoints.
-Writes step.json, step.md and step.png."""
+Writes step.json, step.md and step.png; what is measured is kept when the rest is stopped."""
 STEP_EXAMPLE = """Several workloads are given side by side; the first one is looked at closely:
   python -m launch.bench step --model resnet20 resnet50 --size 32 224 --batch 128 16 --rounds 12 3 --steps 5 2
 
@@ -115,11 +115,11 @@ def _step_words(parser: argparse.ArgumentParser) -> None:
     add, several = parser.add_argument, {"nargs": "+", "type": int, "metavar": "N"}
     add("--model", nargs="+", default=["resnet20", "resnet50"], help="default resnet20 resnet50")
     add("--size", default=[32, 224], help="sides of the square pictures (default 32 224)", **several)
-    add("--batch", default=[128, 16], help="pictures on each rank (default 128 16)", **several)
-    add("--rounds", default=[12, 3], help="turns of everybody (default 12 3)", **several)
-    add("--steps", default=[5, 2], help="measured in a turn (default 5 2)", **several)
-    add("--runs", type=int, default=3, help="of whole commands: ranks, start (default 3)")
-    add("--only", metavar="A,B", help="of contest, overhead, scaling, start, saving")
+    add("--batch", default=[128, 8], help="pictures on each rank (default 128 8)", **several)
+    add("--rounds", default=[6, 6], help="turns of everybody (default 6 6)", **several)
+    add("--steps", default=[4, 3], help="measured in a turn (default 4 3)", **several)
+    add("--runs", type=int, default=3, help="of whole commands, in start; of checkpoints (default 3)")
+    add("--only", metavar="A,B", help="of contest, overhead, scaling, start, saving; adds to what there is")
     add("--threads", type=int, default=cores, help=f"and cores, of everybody (default {cores})")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32")
@@ -130,6 +130,7 @@ def _step_words(parser: argparse.ArgumentParser) -> None:
 def _step(words: argparse.Namespace, command: list[str]) -> None:
     # Torch and Matplotlib take seconds to import: --help need not wait.
     from pipeline.bench.step import plot, run, table
+    from pipeline.bench.step.kept import Kept
     from pipeline.bench.step.plan import Plan, Workload
     from pipeline.models.zoo import find
 
@@ -144,8 +145,12 @@ def _step(words: argparse.Namespace, command: list[str]) -> None:
     workloads = tuple(Workload(*column) for column in columns)
     sections = run.known(words.only) if words.only else tuple(run.SECTIONS)
     plan = Plan(workloads, words.work, words.runs, words.threads, words.device, words.precision)
-    results = {"machine": _machine(command), **run.run(plan, sections)}
-    _write(words.out, "step", results, table.markdown(results), plot.draw(results))
+    kept = Kept(words.out / "step.json", _machine(command), plan.told())
+    try:
+        run.run(plan, sections, kept)
+    finally:  # whatever stopped it
+        if kept.results["measured"]:
+            _write(words.out, "step", kept.results, table.markdown(kept.results), plot.draw(kept.results))
 
 
 def _machine(command: list[str]) -> dict[str, Any]:

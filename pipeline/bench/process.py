@@ -55,8 +55,15 @@ def ask(
     :param on: the cores that all of it may use, by number. :param limit: seconds until it is given up.
     :param ranks: processes under torchrun; 0 = one without it.
     """
-    words = json.dumps(words | {"cores": on})
-    return told([python, *torchrun(ranks), "-m", "pipeline.bench.child", function, words], limit)
+    return told(command(function, words, on, python=python, ranks=ranks), limit)
+
+
+def command(
+    function: str, words: dict[str, Any], on: list[int], *, python: str = sys.executable, ranks: int = 0
+) -> list[str]:
+    """``child`` with that function; see ``ask``."""
+    told = json.dumps(words | {"cores": on})
+    return [python, *torchrun(ranks), "-m", "pipeline.bench.child", function, told]
 
 
 def told(command: list[str], limit: float, **environs: str) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def told(command: list[str], limit: float, **environs: str) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             return {"failed": f"no result after {limit:.0f} s", "errors": ""}
         finally:
-            _end(child)
+            end(child)
         out.seek(0)
         err.seek(0)
         line, errors = last_line(out.read()), err.read()
@@ -101,17 +108,22 @@ def _wait(child: subprocess.Popen, limit: float) -> None:
     """:raises subprocess.TimeoutExpired: after ``limit`` seconds.
     :raises Preempted: this process was asked to stop.
     """
-    end = time.monotonic() + limit
+    ends = time.monotonic() + limit
     while child.poll() is None:
-        if STOP.asked:
-            raise Preempted(f"stopped ({STOP.why})")
-        if time.monotonic() > end:
+        stop_if_asked()
+        if time.monotonic() > ends:
             raise subprocess.TimeoutExpired(child.args, limit)
         with suppress(subprocess.TimeoutExpired):
             child.wait(0.5)
 
 
-def _end(child: subprocess.Popen) -> None:
+def stop_if_asked() -> None:
+    """:raises Preempted: this process was asked to stop."""
+    if STOP.asked:
+        raise Preempted(f"stopped ({STOP.why})")
+
+
+def end(child: subprocess.Popen) -> None:
     """Ends the child, if it still runs, and kills whatever lives in its group; it is waited for."""
     if child.poll() is None:
         child.terminate()  # torchrun's ranks are in groups of their own; asked, it ends them

@@ -55,6 +55,12 @@ def rows(heads: list[str], cells: list[list[str]]) -> list[str]:
     return [*lines, *("| " + " | ".join(row) + " |" for row in cells), ""]
 
 
+def spread(values: dict[str, float], shown: str, scale: float = 1.0) -> str:
+    """'median [low, high]' of {median, low, high}, each times ``scale`` and formatted as ``shown`` says."""
+    median, low, high = (f"{scale * values[key]:{shown}}" for key in ("median", "low", "high"))
+    return f"{median} [{low}, {high}]"
+
+
 def listed(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items())
 
@@ -64,10 +70,10 @@ def _cells(one: dict[str, Any], rates: list[str]) -> list[str]:
     return [
         f"{one['title']} (`{one['name']}`)",
         f"{one['kilobytes']:.0f}",
-        f"{rate['median']:,.0f} [{rate['low']:,.0f}, {rate['high']:,.0f}]",
+        spread(rate, ",.0f"),
         f"{one['per_core']['median']:,.0f}",
         f"{one['per_cpu_second']['median']:,.0f}",
-        f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
+        spread(ratio, ".2f"),
         f"{one['cores_busy']:.2f}",
         *[f"{one['cores_for'][wanted]:.1f}" for wanted in rates],
     ]

@@ -1,9 +1,12 @@
-"""Our side of the benchmark: ``launch.train``'s loop, on a batch that is there already."""
+"""Our side of the benchmark: ``launch.train``'s loop as it is, on a batch that is there already.
+
+The loop asks for its next batch when its step is done, whatever it did besides; so what passes between two
+of its questions is a whole step of ``launch.train``.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +14,37 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.bench.step.guests import GUESTS
+from pipeline.bench.step.baton import Baton
 from pipeline.bench.step.parts import parts
-from pipeline.bench.step.relay import Relay
-from pipeline.bench.step.setting import Setting
+from pipeline.bench.step.setting import WARM, Setting
+from pipeline.bench.step.watch import Watch
 from pipeline.data.batches import Batch, Rows
 from pipeline.data.index import Split
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
 
+HANG = 3600.0
+"""Seconds that our loop may wait for its turn: others compile and train meanwhile."""
 
-def rounds(started: float, setting: dict[str, Any], with_parts: bool = False) -> dict[str, Any] | None:
-    """Our loop and its guests, by turns, in this process; of several ranks the first one tells.
+
+def asked(started: float, setting: dict[str, Any], with_parts: bool = False) -> dict[str, Any] | None:
+    """Takes turns with other contestants. Of each turn, what a ``Watch`` told is told, and ``first``, the
+    number of the turn's first measured step.
 
     :param with_parts: what the parts of our step take, each measured alone, too.
-    :return: ``rounds`` and ``failed_guests``, see ``Relay``; how many ``rows`` our loop wrote, by split;
-        ``checkpoint_bytes``; ``parts``.
+    :return: how many ``rows`` our loop wrote, by split; ``checkpoint_bytes``; ``parts``. Of several ranks
+        the first one tells.
     """
     told = Setting(**setting)
-    with join(told.device, hang_timeout=900.0) as ranks:
+    with join(told.device, hang_timeout=HANG) as ranks:
         config = told.config(ranks.world)
-        batch = steady_batch(told, ranks.device)
-        guests = {name: partial(GUESTS[name].make, told, ranks.device) for name in told.guests}
-        relay = Relay(told, ranks.device, guests)
-        fit(Steady(config, ranks, split(told, config.train.batch), relay=relay, batch=batch))
+        pictures = split(told, config.train.batch)
+        batch, baton = steady_batch(told, ranks.device), Baton(ranks.first, ranks.any)
+        fit(Steady(config, ranks, pictures, setting=told, baton=baton, batch=batch))
         if not ranks.first:
             return None
         return {
-            "rounds": relay.rounds,
-            "failed_guests": relay.failed,
             "rows": Counter(row["split"] for row in read_rows(config.folder / "metrics.jsonl")),
             "checkpoint_bytes": checkpoint.latest(config.folder).stat().st_size,
             "parts": parts(told, config, ranks) if with_parts else {},
@@ -49,9 +53,10 @@ def rounds(started: float, setting: dict[str, Any], with_parts: bool = False) ->
 
 @dataclass(frozen=True)
 class Steady(Job):
-    """A job whose loader has one batch for ever, and lets the relay run before it gives it."""
+    """A job whose loader has one batch for ever, and gives it when the baton comes by."""
 
-    relay: Relay | None = None
+    setting: Setting | None = None
+    baton: Baton | None = None
     batch: Batch | None = None
 
     def loader(self, split: Split) -> "Steady":
@@ -59,8 +64,16 @@ class Steady(Job):
 
     def training(self, rows: Iterator[Rows], batch: int, seed: int) -> Iterator[Batch]:
         """In the place of ``Loader.training``."""
-        assert batch == len(self.batch.images)
-        return self.relay.batches(self.batch)
+        for _ in range(WARM):
+            yield self.batch
+        for number, _ in enumerate(self.baton):
+            watch = Watch(self.ranks.device)
+            yield self.batch
+            for _ in range(self.setting.steps):
+                with watch:
+                    yield self.batch
+            self.baton.tell(watch.told() | {"first": self.setting.first(number)})
+        yield self.batch  # nobody asks for another after the last step: it is not measured
 
 
 def steady_batch(setting: Setting, device: torch.device) -> Batch:

@@ -10,12 +10,13 @@ from statistics import median
 import torch
 from torch import nn
 
-from pipeline.bench.step.relay import Watch
 from pipeline.bench.step.setting import Setting
+from pipeline.bench.step.watch import Watch
 from pipeline.config import TrainConfig
 from pipeline.models import build
 from pipeline.monitor.metrics import MetricsFile
 from pipeline.train.engine.ema import Ema
+from pipeline.train.loop import seed_step
 from pipeline.train.meter import Meter
 from pipeline.train.optim import learning_rate
 from pipeline.train.phases import Phases
@@ -41,7 +42,7 @@ def parts(setting: Setting, config: TrainConfig, ranks: Ranks) -> dict[str, floa
             nn.utils.get_total_norm(gradients).isfinite()
         ),
         "right answers counted": lambda: (logits.argmax(dim=1) == labels).sum(),
-        "every module told that it trains": model.train,
+        "random numbers seeded": lambda: seed_step(config.seed, 1, ranks),
         "phases noted": lambda: _noted(phases),
         "learning rate": lambda: learning_rate(config.optim, 1, 9, 1.0, config.train.batch),
         "ranks ask each other whether to stop": lambda: ranks.any(False),

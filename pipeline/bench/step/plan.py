@@ -1,4 +1,4 @@
-"""What is asked of ``launch.bench step``, and how a process of it is asked."""
+"""What is asked of ``launch.bench step``, and who takes part in it."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench.process import ask, cores
+from pipeline.bench.process import cores
+from pipeline.bench.step.players import Entrant
 from pipeline.bench.step.setting import Setting
-from pipeline.config import UserError
 
 LIMIT = 1800.0
-"""Seconds for one process, compiling included."""
+"""Seconds for one process until it is ready, compiling included; and for a turn."""
+OURS = "ours"
+"""The contestant that must not fail."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,13 @@ class Workload:
     rounds: int
     steps: int
 
-    @property
-    def title(self) -> str:
-        return f"{self.model}, {self.batch} pictures of {self.size}×{self.size}"
-
 
 @dataclass(frozen=True)
 class Plan:
     """:ivar workloads: each is run against the rivals; the first one is looked at closely, the last one's
         network is saved.
     :ivar threads: and cores, of everybody; and ranks, in scaling.
-    :ivar runs: of each whole command: scaling, start.
+    :ivar runs: of each whole command, in ``starting``; of checkpoints, in ``saving``.
     """
 
     workloads: tuple[Workload, ...]
@@ -47,6 +45,11 @@ class Plan:
     device: str
     precision: str
 
+    def told(self) -> dict[str, Any]:
+        """All that figures depend on, as JSON."""
+        about = asdict(self) | {"workloads": [asdict(one) for one in self.workloads]}
+        return {key: value for key, value in about.items() if key != "work"}
+
     @contextmanager
     def folder(self) -> Iterator[Path]:
         """For what a process leaves behind; gone afterwards."""
@@ -54,31 +57,25 @@ class Plan:
         with tempfile.TemporaryDirectory(prefix="step-", dir=self.work) as folder:
             yield Path(folder)
 
-    def rounds(
+    def loop(
         self,
         workload: Workload,
+        folder: Path,
         changes: dict[str, Any],
-        guests: tuple[str, ...] = (),
         *,
         on: list[int] | None = None,
         ranks: int = 0,
         with_parts: bool = False,
-    ) -> dict[str, Any]:
-        """What ``ours.rounds`` tells in a process of its own.
+    ) -> Entrant:
+        """Our loop. :param folder: for its run alone. :param changes: of its config, by dotted key."""
+        words = {"setting": self._setting(workload, folder, changes), "with_parts": with_parts}
+        return Entrant("pipeline.bench.step.ours:asked", words, on or cores(self.threads), ranks)
 
-        :param changes: of our loop's config. :param on: cores, by number.
-        :raises UserError: what is asked for cannot be run here.
-        :raises RuntimeError: our own loop failed; with all that was said.
-        """
-        with self.folder() as folder:
-            about = {"device": self.device, "precision": self.precision, "changes": changes, "guests": guests}
-            setting = asdict(Setting(**asdict(workload), folder=str(folder), **about))
-            words = {"setting": setting, "with_parts": with_parts}
-            where = on or cores(self.threads)
-            told = ask("pipeline.bench.step.ours:rounds", words, where, LIMIT, ranks=ranks)
-        if "failed" in told:
-            kind, _, why = told["failed"].partition(": ")
-            if kind == UserError.__name__:
-                raise UserError(why)
-            raise RuntimeError(f"our own loop failed: {told['failed']}\n{told['errors']}")
-        return told
+    def guest(self, workload: Workload, folder: Path, name: str, changes: dict[str, Any]) -> Entrant:
+        """One of ``guests``, by name. :param changes: of our loop's config."""
+        words = {"setting": self._setting(workload, folder, changes), "name": name}
+        return Entrant("pipeline.bench.step.guests:asked", words, cores(self.threads))
+
+    def _setting(self, workload: Workload, folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+        about = {"device": self.device, "precision": self.precision, "changes": changes}
+        return asdict(Setting(**asdict(workload), folder=str(folder), **about))

@@ -7,7 +7,15 @@ from matplotlib.axes import Axes
 from pipeline.bench.plot import LIGHT, Line, draw_bars, lying
 from pipeline.report.style import PNG_LIMIT, Look, new_figure, png, styled
 
-KINDS = {"ours": "ours", "bare": "limit"}
+KINDS = {"ours": "ours", "plain": "ours", "bare": "limit"}
+TITLES = {
+    "ours": "ours, compiled",
+    "plain": "ours, not compiled",
+    "bare": "bare step",
+    "torchvision": "torchvision's script",
+    "timm": "timm's script",
+    "timm-tuned": "timm's, channels last, compiled",
+}
 NAMED_FROM = 0.06
 """Share of the longest start from which a part is named within its bar."""
 
@@ -33,22 +41,15 @@ def draw(results: dict[str, Any], look: Look = LIGHT) -> bytes | None:
 
 
 def bars(one: dict[str, Any]) -> list[Line]:
-    """Of a workload: ours compiled, ours not compiled, the others with how much faster ours, compiled, is."""
-    (plain,) = (each for each in one["plain"] if each["name"] == "ours")
+    """Of a workload: everybody, with how many times as fast ours, compiled, is."""
     found = []
-    for each in one["compiled"]:
-        if each["failed"]:
-            continue
-        rate, faster = each["rate"], each["faster"]["median"]
-        words = (
-            f"{rate['median']:,.0f}"
-            if each["name"] == "ours"
-            else f"{rate['median']:,.0f}  ours ×{faster:.2f}"
-        )
-        title = "ours, compiled" if each["name"] == "ours" else each["name"]
-        found.append((title, rate, words, KINDS.get(each["name"], "rival")))
-    own = ("ours, not compiled", plain["rate"], f"{plain['rate']['median']:,.0f}", "ours")
-    return [found[0], own, *found[1:]]
+    for each in one["lines"]:
+        if not each["failed"]:
+            words = f"{each['rate']['median']:,.0f}"
+            if KINDS.get(each["name"]) != "ours":
+                words += f"  ours ×{each['ours_faster']['median']:.2f}"
+            found.append((TITLES[each["name"]], each["rate"], words, KINDS.get(each["name"], "rival")))
+    return found
 
 
 def _start(axes: Axes, cases: list[dict[str, Any]], look: Look) -> None:

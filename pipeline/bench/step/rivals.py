@@ -17,7 +17,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.bench.step.relay import Step
 from pipeline.bench.step.setting import Setting
 from pipeline.data.batches import Batch
 from pipeline.models import build
@@ -26,7 +25,7 @@ PRINT_EVERY = 10
 """Steps between lines of torchvision's script (``--print-freq``)."""
 
 
-def torchvision(setting: Setting, device: torch.device, batch: Batch) -> Step:
+def torchvision(setting: Setting, device: torch.device, batch: Batch) -> Callable[[], None]:
     """Contiguous memory, not compiled, SGD that is not fused: the script has no switches for these.
 
     :raises ValueError: a precision that the script does not have: ``--amp`` is fp16 on a GPU.
@@ -69,7 +68,7 @@ def torchvision(setting: Setting, device: torch.device, batch: Batch) -> Step:
     return step
 
 
-def timm(setting: Setting, device: torch.device, batch: Batch, *, tuned: bool = False) -> Step:
+def timm(setting: Setting, device: torch.device, batch: Batch, *, tuned: bool = False) -> Callable[[], None]:
     """As the script runs without further words: contiguous memory, not compiled.
 
     :param tuned: with ``--channels-last --torchcompile``.
@@ -117,7 +116,7 @@ def timm(setting: Setting, device: torch.device, batch: Batch, *, tuned: bool = 
     return step
 
 
-def timm_tuned(setting: Setting, device: torch.device, batch: Batch) -> Step:
+def timm_tuned(setting: Setting, device: torch.device, batch: Batch) -> Callable[[], None]:
     return timm(setting, device, batch, tuned=True)
 
 

@@ -1,12 +1,10 @@
 """The step's benchmark: its sections, one after the other."""
 
-from dataclasses import asdict
-from typing import Any
-
 from pipeline.bench.step import contest, overhead, saving, scaling, starting
+from pipeline.bench.step.kept import Kept
 from pipeline.bench.step.plan import Plan
 from pipeline.config import UserError
-from pipeline.progress import Bar
+from pipeline.progress import Bar, say
 
 SECTIONS = {
     "contest": contest,
@@ -17,16 +15,22 @@ SECTIONS = {
 }
 
 
-def run(plan: Plan, sections: tuple[str, ...]) -> dict[str, Any]:
-    """The figures as JSON: ``setting``, and each section by its name.
+def run(plan: Plan, sections: tuple[str, ...], kept: Kept) -> None:
+    """Each section's figures are kept as soon as they are known.
 
-    :raises RuntimeError: our own loop failed.
+    :raises UserError, RuntimeError: our own loop does not run.
+    :raises Preempted: this process was asked to stop.
     """
-    found: dict[str, Any] = {"setting": asdict(plan) | {"work": str(plan.work)}}
-    with Bar("measure steps", sum(SECTIONS[name].count(plan) for name in sections), "processes") as bar:
-        for name in sections:
-            found[name] = SECTIONS[name].run(plan, bar)
-    return found
+    total, left = sum(SECTIONS[name].count(plan) for name in sections), list(sections)
+    try:
+        with Bar("measure steps", total, "parts") as bar:
+            for name in sections:
+                for found in SECTIONS[name].run(plan, bar):
+                    kept.keep(name, found)
+                left.remove(name)
+    finally:
+        if left:
+            say(f"not measured to its end: --only {','.join(left)} adds it to what there is")
 
 
 def known(names: str) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """How long a checkpoint holds training up, written in the background and in the foreground."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
 from pipeline.bench.ratios import Spread
-from pipeline.bench.step.plan import Plan
-from pipeline.bench.step.relay import OURS
+from pipeline.bench.step.plan import LIMIT, Plan
+from pipeline.bench.step.players import play, units
 from pipeline.progress import Bar
 
 EVERY = 20
@@ -15,24 +16,35 @@ SIZE, BATCH = 64, 8
 """Of the pictures: short steps, for what is saved does not depend on them."""
 
 
+WAYS = ("background", "foreground")
+
+
 def count(plan: Plan) -> int:
-    return 2
+    return units(len(WAYS), 1)
 
 
-def run(plan: Plan, bar: Bar) -> dict[str, Any]:
-    """Of the last workload's network: ``background`` and ``foreground``, see ``figures``."""
+def run(plan: Plan, bar: Bar) -> Iterator[dict[str, Any]]:
+    """Of the last workload's network: ``background`` and ``foreground``, see ``figures``.
+
+    :raises UserError, RuntimeError: our own loop does not run.
+    """
     last = plan.workloads[-1]
     bar.advance(0, note=f"checkpoints, {last.model}")
     workload = replace(last, size=min(SIZE, last.size), batch=min(BATCH, last.batch))
     workload = replace(workload, rounds=1, steps=EVERY * (plan.runs + 1))
+    with plan.folder() as folder:
+        entrants = {}
+        for way in WAYS:
+            changes = {"checkpoint.every": float(EVERY), "checkpoint.background": way == "background"}
+            entrants[way] = plan.loop(workload, folder / way, changes)
+        played = play(entrants, 1, LIMIT, bar)
+    played.need(*WAYS)
+    (told,) = played.rounds
     found: dict[str, Any] = asdict(workload) | {"every": EVERY}
-    for name in ("background", "foreground"):
-        changes = {"checkpoint.every": float(EVERY), "checkpoint.background": name == "background"}
-        told = plan.rounds(workload, changes)
-        bar.advance()
-        turn = told["rounds"][0][OURS]
-        found[name] = figures(turn) | {"bytes": told["checkpoint_bytes"], "told": turn}
-    return found
+    for way in WAYS:
+        size = played.last[way]["checkpoint_bytes"]
+        found[way] = figures(told[way]) | {"bytes": size, "told": told[way]}
+    yield found
 
 
 def figures(turn: dict[str, Any]) -> dict[str, Any]:

@@ -1,60 +1,61 @@
 """Several ranks against one on a CPU: real torchrun, DDP over gloo, the whole loop."""
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.bench.process import cores
 from pipeline.bench.ratios import Spread
-from pipeline.bench.step.contest import seconds
-from pipeline.bench.step.plan import Plan, Workload
-from pipeline.bench.step.relay import OURS
-from pipeline.bench.timing import turns
+from pipeline.bench.step.contest import pace
+from pipeline.bench.step.plan import LIMIT, Plan
+from pipeline.bench.step.players import Entrant, play, units
 from pipeline.progress import Bar
 
-CASES = ("alone", "ddp", "apart", "threads")
-"""One rank on one core; as many ranks as cores; as many jobs of one rank, at once, that know nothing of each
-other: what the machine gives; one rank with all threads."""
+
+def cases(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Whose turn it is at once, by case: one rank on one core; as many ranks as cores; as many jobs of one
+    rank that know nothing of each other: what the machine gives; one rank with all threads."""
+    apart = tuple(f"apart{core}" for core in range(plan.threads))
+    return {"alone": ("alone",), "ddp": ("ddp",), "apart": apart, "threads": ("threads",)}
 
 
 def count(plan: Plan) -> int:
-    return len(CASES) * plan.runs if plan.threads > 1 and plan.device == "cpu" else 0
+    entrants = sum(len(names) for names in cases(plan).values())
+    return units(entrants, plan.workloads[0].rounds) if plan.threads > 1 and plan.device == "cpu" else 0
 
 
-def run(plan: Plan, bar: Bar) -> dict[str, Any] | None:
+def run(plan: Plan, bar: Bar) -> Iterator[dict[str, Any]]:
     """Of the first workload, not compiled: pictures/s of all cores together, and their share of as many times
-    one rank alone; none where there is one core, or for a GPU."""
+    one rank alone; nothing where there is one core, or for a GPU.
+
+    :raises UserError, RuntimeError: our own loop does not run.
+    """
     if not count(plan):
-        return None
-    first = plan.workloads[0]
-    workload = replace(first, rounds=1, steps=max(2, first.rounds * first.steps // 2))
-    rates: dict[str, list[float]] = {case: [] for case in CASES}
-    for number in range(plan.runs):
-        for case in turns(CASES, number):
-            bar.advance(0, note=f"scaling: {case}")
-            rates[case].append(rate(plan, workload, case))
-            bar.advance()
-    return asdict(workload) | {"ranks": plan.threads, "told": rates} | figures(rates, plan.threads)
+        return
+    first, every, named = plan.workloads[0], cores(plan.threads), cases(plan)
+    bar.advance(0, note=f"{plan.threads} ranks against one")
+    with plan.folder() as folder:
 
+        def loop(name: str, on: list[int], ranks: int = 1) -> Entrant:
+            return plan.loop(first, folder / name, {}, on=on, ranks=ranks)
 
-def rate(plan: Plan, workload: Workload, case: str) -> float:
-    """Pictures/s of the whole case."""
-    every = cores(plan.threads)
-    if case == "apart":
-        with ThreadPoolExecutor(len(every)) as pool:
-            return sum(pool.map(lambda core: _rate(plan, workload, 1, [core]), every))
-    ranks = plan.threads if case == "ddp" else 1
-    return _rate(plan, workload, ranks, every[:1] if case == "alone" else every)
-
-
-def _rate(plan: Plan, workload: Workload, ranks: int, on: list[int]) -> float:
-    told = plan.rounds(workload, {}, on=on, ranks=ranks)
-    return ranks * workload.batch / seconds(told["rounds"][0][OURS])
+        entrants = {"alone": loop("alone", every[:1]), "ddp": loop("ddp", every, ranks=len(every))}
+        entrants |= {name: loop(name, [core]) for name, core in zip(named["apart"], every, strict=True)}
+        entrants["threads"] = loop("threads", every)
+        played = play(entrants, first.rounds, LIMIT, bar, together=list(named.values()))
+    played.need(*entrants)
+    rates = {case: [] for case in named}
+    for told in played.rounds:
+        for case, names in named.items():
+            ranks = plan.threads if case == "ddp" else 1
+            rates[case].append(sum(ranks * first.batch / pace(told[name]) for name in names))
+    found = figures(rates, plan.threads)
+    yield asdict(first) | {"ranks": plan.threads} | found | {"told": played.rounds}
 
 
 def figures(rates: dict[str, list[float]], ranks: int) -> dict[str, Any]:
-    """:param rates: pictures/s of each run, by case.
-    :return: by case, ``rate`` and ``efficiency``, its share of ``ranks`` times one rank alone in that run.
+    """:param rates: pictures/s of each round, by case.
+    :return: by case, ``rate`` and ``efficiency``, its share of ``ranks`` times one rank alone in that round.
     """
     found = {}
     for case, own in rates.items():

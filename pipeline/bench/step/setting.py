@@ -1,4 +1,4 @@
-"""What one process of the benchmark is told, and the config that our loop gets of it."""
+"""What a contestant's process is told, and the config that our loop gets of it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,6 @@ class Setting:
     :ivar rounds: turns of everybody. :ivar steps: measured in a turn, after one that is not.
     :ivar lr, momentum, weight_decay: of everybody's SGD; Nesterov's, but torchvision's script has none.
     :ivar changes: of our loop's config, by dotted key.
-    :ivar guests: who runs between our loop's steps (``guests.GUESTS``).
     """
 
     model: str
@@ -35,7 +34,6 @@ class Setting:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     changes: dict[str, Any] = field(default_factory=dict)
-    guests: tuple[str, ...] = ()
 
     @property
     def planned(self) -> int:

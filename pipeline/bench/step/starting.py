@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -48,7 +49,7 @@ def count(plan: Plan) -> int:
     return sum(1 if case.once else plan.runs for case in CASES)
 
 
-def run(plan: Plan, bar: Bar) -> dict[str, Any]:
+def run(plan: Plan, bar: Bar) -> Iterator[dict[str, Any]]:
     """Of the first workload: of each case ``total`` seconds and the medians of ``parts``, in their order.
 
     :raises RuntimeError: a run did not come to its first step; with all that it said.
@@ -66,7 +67,7 @@ def run(plan: Plan, bar: Bar) -> dict[str, Any]:
                 times[case.name].append(start(config, case, number, compiled))
                 bar.advance()
     about = [asdict(case) | figures(times[case.name]) | {"told": times[case.name]} for case in CASES]
-    return asdict(first) | {"cases": about}
+    yield asdict(first) | {"cases": about}
 
 
 def start(config: Path, case: Case, number: int, compiled: str) -> dict[str, float]:

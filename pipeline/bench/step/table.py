@@ -3,34 +3,38 @@
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.bench.step import summary
 from pipeline.bench.step.overhead import LOOK_EVERY, ROW_EVERY
-from pipeline.bench.table import heading, listed, rows
+from pipeline.bench.table import heading, listed, rows, spread
 
-Spread = dict[str, float]
-"""{median, low, high}"""
 FLOW_EVERY = 100
 """Steps between looks at the gradients' flow, for which their cost is told."""
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """:param results: what ``run.run`` returns, with ``machine`` (``machine.describe``)."""
+    """:param results: as ``kept.Kept`` has them."""
     machine, setting = results["machine"], results["setting"]
     lines = heading("Step benchmark", machine, setting["threads"], listed(machine["versions"]))
+    cells = summary.cells(results)
+    lines += rows(["in short", ""], cells) if cells else []
     lines += [_how(setting), ""]
     for name, write in _WRITERS.items():
-        if results.get(name):
+        if name in results:
             lines += write(results[name], setting)
+            when = results["measured"][name]
+            if when["date"] != machine["date"]:
+                lines += [f"Measured {when['date']}, load before the start {when['load']:g}.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _how(setting: dict[str, Any]) -> str:
     return (
         f"Medians [least, greatest], {setting['precision']} on {setting['device']}. Everybody trains on one "
-        "batch of noise that is there already, so no loading is measured. *Ours* is the loop of "
-        "`launch.train`, with channels_last, a row of metrics every step and all its checks; between its "
-        "steps the others take their turns in the same process, in every second round backwards, with a "
-        "step that is not measured after each change. Ratios are taken within a round. *CPU ms*: of all "
-        "threads; waiting for each other counts too, as far as they spin."
+        "batch of noise that is there already, so no loading is measured, in a process of their own that "
+        "waits while another has its turn: in every second round backwards, with a step after each change "
+        "that is not measured. *Ours* is the loop of `launch.train`, with channels_last, a row of metrics "
+        "every step and all its checks. Ratios are taken within a round. *CPU ms*: of all threads; waiting "
+        "for each other counts too, as far as they spin."
     )
 
 
@@ -38,33 +42,29 @@ def _contest(found: list[dict[str, Any]], setting: dict[str, Any]) -> list[str]:
     lines = ["## Against torchvision's and timm's scripts", ""]
     heads = ["step", "ms", "CPU ms", "pictures/s", "ours, compiled, is ×", "ours, not compiled, is ×"]
     for one in found:
-        compiled, plain = ({each["name"]: each for each in one[kind]} for kind in ("compiled", "plain"))
-        cells = [[*_step("ours, compiled", compiled["ours"]), "1", ""]]
-        cells += [[*_step("ours, not compiled", plain["ours"]), "", "1"]]
-        others = [each for name, each in compiled.items() if name != "ours"]
-        for each in others:
-            if not each["failed"]:
-                slower = plain.get(each["name"], {}).get("faster")
-                cells.append([*_step(each["title"], each), _times(each["faster"]), _times(slower)])
+        cells = [_step(each) for each in one["lines"] if not each["failed"]]
         lines += [f"{_title(one)}; {one['rounds']} rounds of {one['steps']} steps:", "", *rows(heads, cells)]
-        lines += [f"- {each['title']} did not run: {each['failed']}." for each in others if each["failed"]]
+        lines += [
+            f"- {each['title']} did not run: {each['failed']}." for each in one["lines"] if each["failed"]
+        ]
     return lines
 
 
-def _step(title: str, one: dict[str, Any]) -> list[str]:
-    rate = _spread(one["rate"], lambda value: f"{value:,.1f}" if value < 100 else f"{value:,.0f}")
-    return [title, _milliseconds(one["seconds"]), f"{1000 * one['cpu_seconds']['median']:,.1f}", rate]
+def _step(one: dict[str, Any]) -> list[str]:
+    rate = spread(one["rate"], ",.1f" if one["rate"]["median"] < 100 else ",.0f")
+    faster = [spread(one[key], ".2f") for key in ("ours_faster", "plain_faster")]
+    cpu = f"{1000 * one['cpu_seconds']['median']:,.1f}"
+    return [one["title"], _milliseconds(one["seconds"]), cpu, rate, *faster]
 
 
 def _overhead(one: dict[str, Any], setting: dict[str, Any]) -> list[str]:
     bare = one["bare"]["median"]
     named = {
         "the bare step a second time: what cannot be told apart": one["again"],
-        "the bare step under DDP": one["ddp"],
         "our step without a row of metrics": one["step"],
         "our step with a row of metrics": one["step_with_row"],
     }
-    cells = [[name, _spread(share, lambda value: f"{value:+.2%}")] for name, share in named.items()]
+    cells = [[name, spread(share, "+.2%")] for name, share in named.items()]
     extra = [
         ["a row of metrics", _milliseconds(one["row"]), f"{one['row']['median'] / bare:.2%}"],
         [
@@ -101,17 +101,17 @@ def _scaling(one: dict[str, Any], setting: dict[str, Any]) -> list[str]:
     cells = [
         [
             title,
-            _spread(one[case]["rate"], lambda value: f"{value:,.0f}"),
-            _spread(one[case]["efficiency"], lambda value: f"{value:.2f}"),
+            spread(one[case]["rate"], ",.0f"),
+            spread(one[case]["efficiency"], ".2f"),
         ]
         for case, title in named.items()
     ]
     return [
         "## Several ranks",
         "",
-        f"{_title(one)} on each rank, not compiled, under torchrun. *Of the ideal*: pictures/s divided by "
-        f"{ranks} times those of 1 rank on 1 core in the same run. {ranks} jobs that know nothing of each "
-        "other show what the machine gives:",
+        f"{_title(one)} on each rank, not compiled, under torchrun; {one['rounds']} rounds of {one['steps']} "
+        f"steps. *Of the ideal*: pictures/s divided by {ranks} times those of 1 rank on 1 core in the same "
+        f"round. {ranks} jobs that know nothing of each other show what the machine gives:",
         "",
         *rows(["", "pictures/s", "of the ideal"], cells),
     ]
@@ -165,13 +165,5 @@ def _title(one: dict[str, Any]) -> str:
     return f"{one['model']}, {one['batch']} pictures of {one['size']}×{one['size']}"
 
 
-def _spread(spread: Spread, show: Callable[[float], str]) -> str:
-    return f"{show(spread['median'])} [{show(spread['low'])}, {show(spread['high'])}]"
-
-
-def _milliseconds(seconds: Spread) -> str:
-    return _spread(seconds, lambda value: f"{1000 * value:,.1f}")
-
-
-def _times(faster: Spread | None) -> str:
-    return _spread(faster, lambda value: f"{value:.2f}") if faster else ""
+def _milliseconds(seconds: dict[str, float]) -> str:
+    return spread(seconds, ",.1f", scale=1000)
