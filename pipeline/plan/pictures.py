@@ -23,8 +23,8 @@ CIFAR10 = Pictures(50_000, 10, 3 * 32 * 32, "CIFAR-10's published sizes")
 
 
 def pictures_of(config: TrainConfig) -> Pictures:
-    """Of the config's training split; without an index, those of CIFAR-10 where it trains on 32 pixels, else
-    of ImageNet.
+    """Of the config's training split; without an index, those of CIFAR-10 where it trains on 32 pixels or
+    less, else of ImageNet.
 
     :raises UserError: there is an index, but without such a split.
     """
@@ -33,6 +33,6 @@ def pictures_of(config: TrainConfig) -> Pictures:
         split = open_index(data.index).split(data.train)
         mean = float(split.places[2].mean()) if len(split) else 0.0
         return Pictures(len(split), len(split.classes), mean, f"the index in {data.index}")
-    known = CIFAR10 if data.pictures.size == 32 else IMAGENET
+    known = CIFAR10 if data.pictures.size <= 32 else IMAGENET
     origin = f"{known.origin}, for there is no index in {data.index}"
     return Pictures(known.count, known.classes, known.mean_bytes, origin)

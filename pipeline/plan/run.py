@@ -1,6 +1,7 @@
 """A plan from a config and what the user knows of the machines: text, and files if wanted."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def plan(config: TrainConfig | None, wishes: Wishes, command: str) -> str:
         return told
     setting = setting_of(config, wishes)
     rows = [row(setting, gpus) for gpus in COUNTS]
+    if all(each.problem for each in rows):
+        raise UserError(rows[0].problem)
     text = markdown(setting, rows, compared, command) + ("\n" + told if told else "")
     if wishes.out is not None:
         from pipeline.plan.plot import draw
@@ -118,13 +121,11 @@ def _checked(wishes: Wishes) -> None:
     if wishes.rate_batch is not None and wishes.rate is None:
         raise UserError("--rate-batch: belongs to --rate, which is not given")
     for key, value in vars(wishes).items():
-        least = 0 if key in ("overhead", "latency") else None
-        if (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and not (value > 0 or value == least)
-        ):
-            raise UserError(f"--{key.replace('_', '-')} {value:g}: must be greater than 0")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            may_be_none = key in ("overhead", "latency")
+            if not (math.isfinite(value) and (value > 0 or (value == 0 and may_be_none))):
+                least = "0 or more" if may_be_none else "greater than 0"
+                raise UserError(f"--{key.replace('_', '-')} {value:g}: must be {least}")
 
 
 def _cluster(wishes: Wishes, usual: Cluster) -> Cluster:

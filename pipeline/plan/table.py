@@ -130,8 +130,8 @@ def _memory(setting: Setting) -> list[str]:
             "network in which stage 3, or an EMA, is evaluated. *Buckets*: DeepSpeed's, and batch norm's "
             "statistics. Stages 1 and 2 keep the whole model beside the part that their optimizer changes; "
             "stage 3 has gathered the whole model when backward begins (DeepSpeed 0.19.8 lets go of weights "
-            "above 10⁹). Not counted: CUDA's context, kernels' workspace, the allocator's gaps, pictures "
-            "loaded ahead."
+            "above 10⁹). Not counted: activations' gradients, CUDA's context, kernels' workspace, the "
+            "allocator's gaps, pictures loaded ahead."
         ),
         "",
     ]
