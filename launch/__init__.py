@@ -10,13 +10,27 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
 
 from pipeline.config import UserError
 from pipeline.preempt import PREEMPTED, STOP, Preempted
 
 # What a file system refuses because of where the user pointed it, or because it is full.
 _USERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+NOTE = "EXIT_NOTE"
+"""Environment: the file in which a rank leaves its exit code; torchrun ends with 1 whatever its ranks do."""
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process with a code that is not a fault, and notes it where the job's script looks for it."""
+    if note := os.environ.get(NOTE):
+        with suppress(OSError):  # the disk may be what is wrong
+            Path(note).write_text(f"{code}\n")
+    sys.exit(code)
 
 
 def parser_of(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -33,7 +47,7 @@ def preemptible() -> Iterator[None]:
         yield
     except Preempted as stopped:
         print(stopped, file=sys.stderr, flush=True)
-        sys.exit(PREEMPTED)
+        leave(PREEMPTED)
 
 
 @contextmanager
@@ -55,7 +69,6 @@ def door() -> Iterator[None]:
             time.sleep(15)
         told = f"{error.filename or 'disk'}: {error.strerror}" if isinstance(error, OSError) else error
         print(f"error: {'' if rank == '0' else f'rank {rank}: '}{told}", file=sys.stderr, flush=True)
-        # 2 for every rank; torchrun itself then ends with 1 and names this code in its summary.
-        sys.exit(2)
+        leave(2)
     except KeyboardInterrupt:
         sys.exit(130)

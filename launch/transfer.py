@@ -6,7 +6,8 @@ from pipeline.config import TransferConfig, load
 EXAMPLE = """example:
   torchrun --nproc-per-node 2 -m launch.transfer configs/demo/transfer.yaml checkpoint=runs/demo
 
-CHECKPOINT is a file of launch.train or a run's folder. The same command again continues.
+CHECKPOINT is a file of launch.train or a run's folder. The same command again continues. With --only several
+jobs share the datasets.
 """
 
 
@@ -14,6 +15,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = parser_of("launch.transfer", __doc__, EXAMPLE)
     parser.add_argument("config", help="a YAML file, see configs/transfer/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    parser.add_argument("--only", metavar="DATASET", help="one of the config's, by name or by place from 0")
     words = parser.parse_args(argv)
     with door(), preemptible():
         config = load(TransferConfig, words.config, words.overrides)
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
         from pipeline.transfer.run import run
 
         with join() as ranks:
-            results = run(config, ranks)
+            results = run(config, ranks, words.only)
         if ranks.first:
             print_table(results)
 

@@ -215,7 +215,7 @@ def test_a_folder_without_cifar10_says_what_it_should_hold(tmp_path, facts):
         read_cifar10(tmp_path / "gone", facts=facts)
 
 
-REAL = os.environ.get("CIFAR10_ROOT") or ("data/cifar10" if os.path.isdir("data/cifar10") else None)
+REAL = os.environ.get("CIFAR10_ROOT") or ("data/raw/cifar10" if os.path.isdir("data/raw/cifar10") else None)
 
 
 @pytest.mark.skipif(REAL is None, reason="no real CIFAR-10: set CIFAR10_ROOT to its folder")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,6 +12,7 @@ import torch.distributed as dist
 from pipeline.config import UserError
 from pipeline.cores import cores_per_rank
 from pipeline.memory import keep_memory
+from pipeline.network import address_towards, interface_with
 from pipeline.preempt import STOP, Preempted
 from pipeline.train.meeting import meet
 from pipeline.train.watchdog import Watchdog
@@ -102,6 +103,7 @@ def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ra
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     STOP.listen()
     if "MASTER_ADDR" in os.environ:
+        _meet_by_address(os.environ["MASTER_ADDR"])
         # Ranks wait for each other no longer than the watchdog does: it knows better whom to blame.
         timeout = timedelta(seconds=max(1800.0, 2 * (hang_timeout or 0)))
         store, rank, world = meet()
@@ -124,6 +126,14 @@ def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ra
         # process just ends, so that its message is seen and torchrun ends the others.
         if well or not gpu:
             dist.destroy_process_group()
+
+
+def _meet_by_address(master: str) -> None:
+    """Gloo listens where this machine's name leads, which may be localhost; here it is told the network on
+    which the first rank is seen, unless the user has named one."""
+    with suppress(OSError):  # torch says best what is wrong with an address
+        if interface := interface_with(address_towards(master)):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -14,6 +14,9 @@ from pipeline.train.plan import Plan
 from pipeline.train.ranks import Ranks
 from pipeline.train.start import switches
 
+CLAIM = ".claim"
+"""In a run's folder: locked by the job that works there."""
+
 
 def run(config: TrainConfig, ranks: Ranks) -> None:
     """Trains or continues the run of this config; does nothing if it is finished.
@@ -46,7 +49,7 @@ def claimed(folder: Path, ranks: Ranks) -> Iterator[None]:
     taken = False
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".claim").open("w")
+        file = (folder / CLAIM).open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -60,14 +63,27 @@ def claimed(folder: Path, ranks: Ranks) -> Iterator[None]:
             file.close()
 
 
-def dry_run(config: TrainConfig) -> str:
+def in_use(folder: Path) -> bool:
+    """Whether a live job has claimed a run's folder; where the file system knows of locks, on any node."""
+    try:
+        with (folder / CLAIM).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such folder, or a file system without locks
+        return False
+    return False
+
+
+def dry_run(config: TrainConfig, world: int | None = None) -> str:
     """The resolved config, after everything that can be checked without training was checked.
 
+    :param world: ranks that will train; none = as torchrun says.
     :raises UserError: as ``run`` would.
     """
     pictures = splits(config)["train"]
     build(config.model.name, len(pictures.classes), **switches(config.model))
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = world or int(os.environ.get("WORLD_SIZE", "1"))
     plan = Plan.of(config, len(pictures), world)
     told = f"# {len(pictures)} pictures, {plan.steps} steps, {plan.micro_batch} pictures per micro-batch"
     return f"{told} on each of {world} ranks\n{dump(config)}"

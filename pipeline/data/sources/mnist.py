@@ -41,7 +41,7 @@ def read_idx_source(root: Path | None, facts: Facts, cache: Path | None = None) 
         ``data/<name>`` unless it is given.
     :raises UserError: the files can be had nowhere, or are cut off or changed.
     """
-    cache = Path("data", facts.name) if cache is None else Path(cache)
+    cache = Path("data/raw", facts.name) if cache is None else Path(cache)
     if root is not None:
         arrays = _found(Path(root), facts)
     elif facts.system and _home(facts.system, facts):

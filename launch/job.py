@@ -1,0 +1,83 @@
+"""What slurm/job.sh asks on the first node of a job: where and with whom to run, and whether to run again."""
+
+import os
+import subprocess
+import sys
+from argparse import REMAINDER
+from pathlib import Path
+
+from launch import door, parser_of
+from pipeline.cluster.nodes import gpus_per_node, head_address, job_nodes, nodes_that_fit
+from pipeline.cluster.restarts import History, progress
+from pipeline.config import TrainConfig, TransferConfig, load
+from pipeline.progress import say
+
+EXAMPLE = """examples, within a job:
+  python -m launch.job begin launch.train configs/imagenet/resnet50.yaml train.batch=1024
+  python -m launch.job end 75 runs/imagenet-resnet50
+"""
+SCHEMAS = {"launch.train": TrainConfig, "launch.transfer": TransferConfig}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = parser_of("launch.job", __doc__, EXAMPLE)
+    add = parser.add_subparsers(dest="action", required=True).add_parser
+    begin = add("begin", help="prints the run's folder, the number of nodes to use, the first one's address")
+    begin.add_argument("door", choices=SCHEMAS)
+    begin.add_argument("config")
+    begin.add_argument("words", nargs=REMAINDER, help="section.key=value, and options for the door")
+    end = add("end", help="queues the job again, if that may help; else ends with the code")
+    end.add_argument("code", type=int, help="that srun ended with")
+    end.add_argument("run", type=Path)
+    words = parser.parse_args(argv)
+    with door():
+        if words.action == "begin":
+            overrides = [word for word in words.words if "=" in word and not word.startswith("-")]
+            begun(words.door, words.config, overrides)
+        else:
+            ended(words.code, words.run)
+
+
+def begun(module: str, path: str, overrides: list[str]) -> None:
+    """The start of a job, or its end if it has come back in vain."""
+    config = load(SCHEMAS[module], path, overrides)
+    nodes, ranks = job_nodes(), max(1, gpus_per_node(os.environ))
+    fitting = nodes_that_fit(config, len(nodes), ranks)
+    if fitting < len(nodes):
+        say(f"{fitting} of {len(nodes)} nodes are used: the batch is not divisible over all of their ranks")
+    history = History.read(_file(config.folder, "json"))
+    vain = history.begin(progress(config.folder))
+    history.write(_file(config.folder, "json"))
+    if vain:
+        say(f"job {_job()} ends: {vain}")
+        sys.exit(1)
+    _file(config.folder, "code").unlink(missing_ok=True)
+    print(config.folder, fitting, head_address(nodes, os.environ["SLURMD_NODENAME"]), sep="\n")
+
+
+def ended(code: int, run: Path) -> None:
+    """The end of a start: the job is queued again, or this process ends with the ranks' own code."""
+    note = _file(run, "code")
+    code = int(note.read_text()) if note.exists() else code
+    history = History.read(_file(run, "json"))
+    again, why = history.end(code, progress(run))
+    history.write(_file(run, "json"))
+    say(f"job {_job()}: {why}{'; it is queued again' if again else ''}")
+    if again:
+        told = subprocess.run(["scontrol", "requeue", _job()], capture_output=True, text=True)
+        if told.returncode:
+            say(f"scontrol requeue: {told.stderr.strip()}; the same sbatch command goes on")
+    sys.exit(code)
+
+
+def _job() -> str:
+    return os.environ["SLURM_JOB_ID"]
+
+
+def _file(run: Path, ending: str) -> Path:
+    """What a job keeps between its starts; ``code`` is where its ranks leave theirs (``launch.NOTE``)."""
+    return run / "slurm" / f"job-{_job()}.{ending}"
+
+
+if __name__ == "__main__":
+    main()

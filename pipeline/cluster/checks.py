@@ -1,0 +1,42 @@
+"""Everything about a job that can be checked before it waits in a queue, and what is told of its plan."""
+
+from pathlib import Path
+
+from pipeline.cluster.nodes import check_split
+from pipeline.cluster.submission import Request
+from pipeline.config import TrainConfig, TransferConfig, UserError
+from pipeline.train import checkpoint, dry_run
+from pipeline.transfer.task import Task
+
+
+def missing_index(config: TrainConfig) -> bool:
+    return not Path(config.data.index).exists()
+
+
+def training(configs: list[TrainConfig], request: Request, will_prepare: bool) -> list[str]:
+    """:param will_prepare: the index may still be missing.
+
+    :raises UserError: as training would: the data, the network, the batch's split over the ranks.
+    """
+    for config in configs:
+        check_split(config, request.ranks)
+        if not (will_prepare and missing_index(config)):
+            dry_run(config, request.ranks)
+    runs = f"{len(configs)} runs, {configs[0].folder} to {configs[-1].folder}"
+    where = f"{request.nodes} nodes x {request.gpus_per_node or 'no'} GPUs"
+    return [f"{configs[0].folder if len(configs) == 1 else runs}: {where}, {request.ranks} ranks each"]
+
+
+def transferring(config: TransferConfig, request: Request, trained: bool = True) -> list[str]:
+    """:param trained: the checkpoint must be there already.
+
+    :raises UserError: as transfer would: checkpoint, data, the batches' split over the ranks.
+    """
+    check_split(config, request.ranks)
+    path = Path(config.checkpoint)
+    if trained and (checkpoint.latest(path) is None if path.is_dir() else not path.exists()):
+        raise UserError(f"checkpoint: {path}: no checkpoint there; train first, or use submit chain")
+    for number, dataset in enumerate(config.datasets):
+        Task.open(dataset, config.seed, f"datasets.{number}")
+    names = ", ".join(dataset.name for dataset in config.datasets)
+    return [f"{config.folder}/transfer: {names}, {request.ranks} ranks each"]

@@ -1,0 +1,96 @@
+"""SLURM's own commands, asked by this machine; their complaints become a user's line."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import UserError
+
+PATIENCE = 60.0
+"""Seconds that a command may take: a controller under load answers late."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A line of squeue.
+
+    :ivar id: "17", or of an array "17_3". :ivar state: RUNNING, PENDING, ... :ivar elapsed, left: as SLURM
+        writes times. :ivar where: its nodes, or why it waits.
+    """
+
+    id: str
+    state: str
+    elapsed: str
+    left: str
+    where: str
+
+
+def available() -> bool:
+    return shutil.which("sbatch") is not None
+
+
+def sbatch(script: Path, words: list[str], options: list[str]) -> str:
+    """Submits a script; the job's id.
+
+    :raises UserError: there is no SLURM here, or it does not take the job.
+    """
+    if not available():
+        raise UserError(
+            "sbatch: not found; submit on a login node of the cluster, or read the plan with --dry-run"
+        )
+    told = _run(["sbatch", "--parsable", *options, str(script), *words])
+    if told.returncode:
+        raise UserError(_complaint(told.stderr))
+    return told.stdout.strip().split(";")[0]
+
+
+def cancel(jobs: list[str]) -> None:
+    _run(["scancel", *jobs])
+
+
+def queued(jobs: list[str]) -> list[Job]:
+    """Those of the jobs, and of their arrays' tasks, that wait or run."""
+    if not jobs or not available():
+        return []
+    # Asked for all of the user's: an id that SLURM has forgotten makes an error of the whole answer.
+    told = _run(["squeue", "--noheader", "--me", "--array", "--format=%i|%A|%F|%T|%M|%L|%R"])
+    if told.returncode:
+        raise UserError(f"squeue: {_last(told.stderr)}")
+    found = []
+    for line in told.stdout.splitlines():
+        name, number, array, *rest = line.split("|")
+        if {name, number, array} & set(jobs):
+            found.append(Job(name, *rest))
+    return found
+
+
+def restarts(job: str) -> int:
+    """How often SLURM has started a job again."""
+    told = _run(["scontrol", "show", "job", "--oneliner", job])
+    return max((int(count) for count in re.findall(r"Restarts=(\d+)", told.stdout)), default=0)
+
+
+def partitions() -> list[str]:
+    told = _run(["sinfo", "--noheader", "--format=%R"])
+    return list(dict.fromkeys(told.stdout.split()))
+
+
+def _complaint(errors: str) -> str:
+    told = [line.split("error:", 1)[1].strip() for line in errors.splitlines() if "error:" in line]
+    line = "; ".join(told) or _last(errors)
+    if "partition" in line and (there := partitions()):
+        line = f"{line}; there are {', '.join(there)}"
+    return f"sbatch: {line}"
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["failed"])[-1]
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]}: no answer within {PATIENCE:.0f} s; is slurmctld up?") from None

@@ -1,0 +1,70 @@
+"""What a job asks about its nodes: how many of them its batch can be spread over, and where they meet."""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+
+from pipeline.config import TrainConfig, TransferConfig, UserError
+from pipeline.data.order import share
+from pipeline.network import address_towards
+
+
+def gpus_per_node(environment: Mapping[str, str]) -> int:
+    """GPUs that a job has on a node, by SLURM's variables: what was asked for ("8", "a100:8"), else what is
+    there. 0 on a CPU partition."""
+    told = environment.get("SLURM_GPUS_PER_NODE") or environment.get("SLURM_GPUS_ON_NODE") or "0"
+    return int(re.search(r"\d+$", told)[0])
+
+
+def check_split(config: TrainConfig | TransferConfig, ranks: int) -> None:
+    """:raises UserError: a global batch of the config cannot be spread evenly over so many ranks."""
+    if isinstance(config, TrainConfig):
+        augment = config.data.pictures.augment
+        pairs = 2 if augment.mixup or augment.cutmix else 1
+        share(config.train.batch, ranks * pairs, config.train.accumulate)
+        return
+    for mode in set(config.modes) - {"frozen"}:
+        train = getattr(config, mode).train
+        share(train.batch, ranks, train.accumulate, f"{mode}.train.batch")
+
+
+def nodes_that_fit(config: TrainConfig | TransferConfig, nodes: int, ranks_per_node: int) -> int:
+    """The most of ``nodes`` over which the config's batches can be spread evenly.
+
+    A job comes back on what is left after a node died, and 7 of 8 nodes rarely divide a batch.
+
+    :raises UserError: not even one node can.
+    """
+    for fewer in range(nodes, 1, -1):
+        try:
+            check_split(config, fewer * ranks_per_node)
+            return fewer
+        except UserError:
+            continue
+    check_split(config, ranks_per_node)
+    return 1
+
+
+def head_address(nodes: list[str], here: str) -> str:
+    """This node's address as the job's other nodes see it; localhost if there are none.
+
+    Asked of SLURM and the kernel, for a node's own name often means localhost on the node.
+
+    :param nodes: of the job. :param here: this one.
+    """
+    others = [name for name in nodes if name != here]
+    return address_towards(slurm_address(others[0])) if others else "127.0.0.1"
+
+
+def slurm_address(node: str) -> str:
+    """By which SLURM reaches a node: an address, or a name that resolves."""
+    told = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, check=True)
+    found = re.search(r"NodeAddr=(\S+)", told.stdout)
+    return found[1] if found else node
+
+
+def job_nodes() -> list[str]:
+    """Names of this job's nodes."""
+    command = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

@@ -1,0 +1,41 @@
+"""A batch script of ``slurm/`` with a run's own settings in it."""
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parent.parent.parent / "slurm"
+BODY = "job.sh"
+_SETTING = re.compile(r"#SBATCH --([a-z-]+)(?:=(.*))?")
+
+
+def render(name: str, settings: Mapping[str, object], folder: Path) -> str:
+    """The script ``slurm/NAME.sbatch`` with other ``#SBATCH`` lines: replaced where they are, else added.
+
+    It runs this process's Python, and the copy of ``job.sh`` in ``folder``, so that no edit of today changes
+    a job that waits until tomorrow.
+
+    :param settings: by sbatch's long option; None or False are left out, True stands without a value.
+    """
+    wanted = {key: value for key, value in settings.items() if value is not None and value is not False}
+    lines, place = [], 0
+    for line in (SCRIPTS / f"{name}.sbatch").read_text().splitlines():
+        found = _SETTING.fullmatch(line)
+        if found and found[1] in wanted:
+            line = _line(found[1], wanted.pop(found[1]))
+        lines.append(line)
+        if found:
+            place = len(lines)
+    added = [_line(key, value) for key, value in wanted.items()]
+    added.append(f"export PYTHON=${{PYTHON:-{sys.executable}}}")
+    text = "\n".join([*lines[:place], *added, *lines[place:]]) + "\n"
+    return text.replace(f"slurm/{BODY}", str(folder / BODY))
+
+
+def body() -> str:
+    return (SCRIPTS / BODY).read_text()
+
+
+def _line(key: str, value: object) -> str:
+    return f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}"

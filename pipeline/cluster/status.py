@@ -1,0 +1,77 @@
+"""Where a run stands: what its folder says, and what SLURM says of its jobs."""
+
+import time
+from pathlib import Path
+
+from pipeline.cluster import client, record
+from pipeline.config import TrainConfig, UserError, load
+from pipeline.monitor.metrics import read_rows
+from pipeline.train import checkpoint
+
+
+def status(run: Path) -> list[str]:
+    """Lines for a person.
+
+    :raises UserError: there is no such run, or SLURM does not answer.
+    """
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run; give its folder, as runs/demo")
+    lines = [*_training(run), *_transfers(run)]
+    return (
+        [f"{run}: {lines[0]}", *lines[1:], *_jobs(run)]
+        if lines
+        else [f"{run}: nothing done yet", *_jobs(run)]
+    )
+
+
+def _training(run: Path) -> list[str]:
+    """How far the training is, how well it does, and since when that is safe."""
+    lines = []
+    rows = read_rows(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
+    trained = [row for row in rows if row["split"] == "train"]
+    if trained:
+        last = trained[-1]
+        config = load(TrainConfig, run / "config.yaml")
+        steps = round(last["step"] / last["epoch"] * config.train.epochs) if last["epoch"] else 0
+        lines.append(
+            f"step {last['step']:,} of {max(steps, last['step']):,}, epoch {last['epoch']:.2f} of "
+            f"{config.train.epochs:g}, loss {last['loss']:.3f}, {last['images_per_s']:,.0f} pictures/s, "
+            f"{_ago(last['time'])}"
+        )
+    seen = {row["split"]: row for row in rows if row["split"] in ("val", "test")}
+    lines += [f"{split} top-1 {row['top1']:.1%} at step {row['step']:,}" for split, row in seen.items()]
+    if newest := checkpoint.latest(run):
+        lines.append(f"saved: step {checkpoint.step_of(newest):,}, {_ago(newest.stat().st_mtime)}")
+    return lines
+
+
+def _transfers(run: Path) -> list[str]:
+    done = sorted(file.stem for file in run.glob("transfer/*.json"))
+    return [f"transferred: {', '.join(done)}"] if done else []
+
+
+def _jobs(run: Path) -> list[str]:
+    """Of those that wait or run; of none, how the last one is looked up."""
+    entries = record.read(run)
+    lines = []
+    for entry in entries:
+        for job in client.queued([entry["job"]]):
+            again = client.restarts(job.id)
+            lines.append(
+                f"job {job.id} {entry['what']}: {job.state} {job.where}, for {job.elapsed}, {job.left} left"
+                + (f", started again {again} times" if again else "")
+            )
+    logs = sorted((run / "slurm").glob("*.log"), key=lambda file: file.stat().st_mtime)
+    if not lines and entries:
+        lines.append(f"no job of it waits or runs; the last was {entries[-1]['job']} ({entries[-1]['what']})")
+    if logs:
+        lines.append(f"log: {logs[-1]}")
+    return lines
+
+
+def _ago(then: float) -> str:
+    seconds = max(0, int(time.time() - then))
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
