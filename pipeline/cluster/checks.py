@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.cluster.nodes import check_split
 from pipeline.cluster.submission import Request
 from pipeline.config import TrainConfig, TransferConfig, UserError
+from pipeline.plan import brief
 from pipeline.train import checkpoint, dry_run
 from pipeline.transfer.task import Task
 
@@ -22,9 +23,9 @@ def training(configs: list[TrainConfig], request: Request, will_prepare: bool) -
         check_split(config, request.ranks)
         if not (will_prepare and missing_index(config)):
             dry_run(config, request.ranks)
-    runs = f"{len(configs)} runs, {configs[0].folder} to {configs[-1].folder}"
-    where = f"{request.nodes} nodes x {request.gpus_per_node or 'no'} GPUs"
-    return [f"{configs[0].folder if len(configs) == 1 else runs}: {where}, {request.ranks} ranks each"]
+    runs = ", ".join(str(config.folder) for config in configs)
+    told = [f"{runs}: {request.nodes} nodes x {request.gpus_per_node or 'no'} GPUs"]
+    return [*told, *brief(configs[0], request.ranks)]
 
 
 def transferring(config: TransferConfig, request: Request, trained: bool = True) -> list[str]:

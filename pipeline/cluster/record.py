@@ -5,10 +5,10 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.claim import in_use
 from pipeline.cluster import client
 from pipeline.config import UserError
 from pipeline.files import write_whole
-from pipeline.train.run import in_use
 
 
 def read(run: Path) -> list[dict]:

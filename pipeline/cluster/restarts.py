@@ -71,7 +71,11 @@ class History:
 
 def progress(run: Path) -> int:
     """A number that changes when a run gets further: steps in checkpoints, of transfers too, and answers."""
-    newest: dict[Path, int] = {}
-    for file in run.rglob("checkpoints/step_*.pt"):
-        newest[file.parent] = max(newest.get(file.parent, 0), int(file.stem.removeprefix("step_")))
-    return sum(newest.values()) + sum(1 for _ in run.glob("transfer/*/*.npz"))
+    folders = {file.parent.parent for file in run.rglob("checkpoints/step_*.pt")}
+    return sum(map(saved_step, folders)) + sum(1 for _ in run.glob("transfer/*/*.npz"))
+
+
+def saved_step(run: Path) -> int:
+    """Of the newest checkpoint; 0 if there is none."""
+    names = [file.stem.removeprefix("step_") for file in run.glob("checkpoints/step_*.pt")]
+    return max((int(name) for name in names if name.isdigit()), default=0)

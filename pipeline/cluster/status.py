@@ -3,16 +3,17 @@
 import time
 from pathlib import Path
 
+from pipeline.claim import in_use
 from pipeline.cluster import client, record
+from pipeline.cluster.restarts import saved_step
 from pipeline.config import TrainConfig, UserError, load
 from pipeline.monitor.metrics import read_rows
-from pipeline.train import checkpoint
 
 
 def status(run: Path) -> list[str]:
     """Lines for a person.
 
-    :raises UserError: there is no such run, or SLURM does not answer.
+    :raises UserError: there is no such run.
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such run; give its folder, as runs/demo")
@@ -40,8 +41,8 @@ def _training(run: Path) -> list[str]:
         )
     seen = {row["split"]: row for row in rows if row["split"] in ("val", "test")}
     lines += [f"{split} top-1 {row['top1']:.1%} at step {row['step']:,}" for split, row in seen.items()]
-    if newest := checkpoint.latest(run):
-        lines.append(f"saved: step {checkpoint.step_of(newest):,}, {_ago(newest.stat().st_mtime)}")
+    if step := saved_step(run):
+        lines.append(f"saved: step {step:,}, {_ago((run / 'checkpoints').stat().st_mtime)}")
     return lines
 
 
@@ -55,14 +56,21 @@ def _jobs(run: Path) -> list[str]:
     entries = record.read(run)
     lines = []
     for entry in entries:
-        for job in client.queued([entry["job"]]):
+        try:
+            live = client.queued([entry["job"]])
+        except UserError as error:
+            lines.append(str(error))
+            break
+        for job in live:
             again = client.restarts(job.id)
             lines.append(
                 f"job {job.id} {entry['what']}: {job.state} {job.where}, for {job.elapsed}, {job.left} left"
                 + (f", started again {again} times" if again else "")
             )
     logs = sorted((run / "slurm").glob("*.log"), key=lambda file: file.stat().st_mtime)
-    if not lines and entries:
+    if not lines and in_use(run):
+        lines.append("a job works in this folder, but it was not submitted from here")
+    elif not lines and entries:
         lines.append(f"no job of it waits or runs; the last was {entries[-1]['job']} ({entries[-1]['what']})")
     if logs:
         lines.append(f"log: {logs[-1]}")

@@ -1,11 +1,11 @@
 """One run from its config: open the pictures, claim the folder, train."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.claim import claim
 from pipeline.config import TrainConfig, UserError, dump
 from pipeline.data.index import Split, open_index
 from pipeline.models import build
@@ -13,9 +13,6 @@ from pipeline.train.loop import Job, fit
 from pipeline.train.plan import Plan
 from pipeline.train.ranks import Ranks
 from pipeline.train.start import switches
-
-CLAIM = ".claim"
-"""In a run's folder: locked by the job that works there."""
 
 
 def run(config: TrainConfig, ranks: Ranks) -> None:
@@ -41,38 +38,18 @@ def splits(config: TrainConfig) -> dict[str, Split | None]:
 
 @contextmanager
 def claimed(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Keeps a second job out of a run's folder while this one lives; a killed job's claim ends with it.
+    """Keeps a second job out of a run's folder while this one lives.
 
     :raises UserError: on every rank, when another job holds the folder.
     """
-    file = None
-    taken = False
-    if ranks.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / CLAIM).open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            taken = True
+    lock = claim(folder) if ranks.first else None
     try:
-        if ranks.any(taken):
+        if ranks.any(ranks.first and lock is None):
             raise UserError(f"{folder}: another job works in this folder; wait for it, or give another name")
         yield
     finally:
-        if file:
-            file.close()
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a live job has claimed a run's folder; where the file system knows of locks, on any node."""
-    try:
-        with (folder / CLAIM).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no such folder, or a file system without locks
-        return False
-    return False
+        if lock:
+            lock.close()
 
 
 def dry_run(config: TrainConfig, world: int | None = None) -> str:
