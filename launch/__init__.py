@@ -22,7 +22,7 @@ _USERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, er
 
 
 NOTE = "EXIT_NOTE"
-"""Environment: the file in which a rank leaves its exit code; torchrun ends with 1 whatever its ranks do."""
+"""Environment: the file in which a rank leaves its exit code, for whom torchrun's own tells too little."""
 
 
 def leave(code: int) -> NoReturn:

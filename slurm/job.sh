@@ -16,18 +16,16 @@ RUN=${begin[0]} NODES=${begin[1]}
 # All nodes meet at an address of the first one, not at its name, which may mean localhost there; at a port
 # of the job's own, below those that the kernel hands out.
 HEAD=${begin[2]} PORT=$((10000 + SLURM_JOB_ID % 20000))
-# The ranks leave their code here: torchrun ends with 1 whatever they end with.
+# The ranks leave their code here: when some nodes' have ended, srun ends the others' with another one.
 EXIT_NOTE=$RUN/slurm/job-$SLURM_JOB_ID.code
 export PYTHON HEAD PORT EXIT_NOTE
 
-# One rank per GPU that the step has, else one per node. torchrun is told of SIGUSR1, which it would die of,
-# and to give its ranks more than 30 s to save.
+# One rank per GPU that the step has, else one per node.
 srun --nodes="$NODES" --ntasks="$NODES" --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c '
   here=$("$PYTHON" -c "from pipeline.network import address_towards as here; print(here(\"$HEAD\"))") || exit
-  exec "$PYTHON" -m torch.distributed.run \
+  exec "$PYTHON" -m launch.torchrun \
     --nnodes="$SLURM_STEP_NUM_NODES" --nproc-per-node="${SLURM_GPUS_ON_NODE:-1}" --local-addr="$here" \
     --rdzv-backend=c10d --rdzv-endpoint="$HEAD:$PORT" --rdzv-id="$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" \
     --rdzv-conf="is_host=$((SLURM_NODEID == 0))" \
-    --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=600 \
     -m "$@"' job "$@"
 exec "$PYTHON" -m launch.job end $? "$RUN"

@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from conftest import config_tree, torchrun
+from odd_pictures import encoded, photograph
 
+from pipeline.data.prepare import write_index
+from pipeline.data.sources import Files, Source
 from pipeline.monitor.metrics import read_rows
 
 SIGNALS = ("--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
@@ -80,3 +84,27 @@ def kill_all_at(step: int, ranks: int, config: str, run: Path) -> None:
     for pid in (process.pid, *victims):
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=120)
+
+
+def photographs(folder: Path) -> Path:
+    """``folder``, with a config for 15 steps on 120 photographs, three epochs; they are in its ``raw``."""
+    rng, raw = np.random.default_rng(11), folder / "raw"
+    raw.mkdir()
+    for number in range(120):
+        (raw / f"{number:03d}.jpg").write_bytes(encoded(photograph(rng, 50 + number % 20, 60)))
+    paths, labels = [f"{number:03d}.jpg" for number in range(120)], np.arange(120) % 4
+    splits = {"train": Files(raw, paths, labels), "val": Files(raw, paths[:30], labels[:30])}
+    write_index(Source("photographs", list("abcd"), splits), folder / "index")
+    tree = config_tree(folder / "index", folder / "runs", train__epochs=3.0, data__val="val")
+    tree["data"]["pictures"] = {"size": 32, "eval_resize": 40}
+    tree["data"]["loading"]["fault_limit"] = 0.02
+    tree["monitor"] |= {"eval_every": 3}
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+def damage(job: Path, *numbers: int) -> None:
+    """Cuts off pictures of ``photographs``."""
+    for number in numbers:
+        file = job / "raw" / f"{number:03d}.jpg"
+        file.write_bytes(file.read_bytes()[:400])

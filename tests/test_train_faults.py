@@ -5,43 +5,18 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import yaml
-from conftest import config_tree, torchrun
-from jobs import kill_all_at, same_bits, steps_done, workers
-from odd_pictures import encoded, photograph
+from conftest import torchrun
+from jobs import damage, kill_all_at, photographs, same_bits, steps_done, workers
 
-from pipeline.data.prepare import write_index
-from pipeline.data.sources import Files, Source
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
-
-N = 120
 
 
 @pytest.fixture
 def job(tmp_path) -> Path:
-    """A config for 15 steps on 120 photographs, three epochs; the pictures are in ``raw`` beside it."""
-    rng, raw = np.random.default_rng(11), tmp_path / "raw"
-    raw.mkdir()
-    for number in range(N):
-        (raw / f"{number:03d}.jpg").write_bytes(encoded(photograph(rng, 50 + number % 20, 60)))
-    paths, labels = [f"{number:03d}.jpg" for number in range(N)], np.arange(N) % 4
-    splits = {"train": Files(raw, paths, labels), "val": Files(raw, paths[:30], labels[:30])}
-    write_index(Source("photographs", list("abcd"), splits), tmp_path / "index")
-    tree = config_tree(tmp_path / "index", tmp_path / "runs", train__epochs=3.0, data__val="val")
-    tree["data"]["pictures"] = {"size": 32, "eval_resize": 40}
-    tree["data"]["loading"]["fault_limit"] = 0.02
-    tree["monitor"] |= {"eval_every": 3}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
-    return tmp_path
-
-
-def damage(job: Path, *numbers: int) -> None:
-    for number in numbers:
-        file = job / "raw" / f"{number:03d}.jpg"
-        file.write_bytes(file.read_bytes()[:400])
+    """A config for 15 steps on 120 photographs, three epochs."""
+    return photographs(tmp_path)
 
 
 def run(job: Path, ranks: int = 2) -> str:
@@ -75,7 +50,7 @@ def test_too_many_files_going_bad_in_a_run_stop_it_with_the_list(job):
     process = torchrun(2, "-m", "launch.train", str(job / "config.yaml"))
     while steps_done(job / "runs" / "quick") < 2 and process.poll() is None:
         time.sleep(0.005)
-    damage(job, *range(0, N, 2))
+    damage(job, *range(0, 120, 2))
     _, errors = process.communicate(timeout=250)
     assert process.returncode != 0
     told = [line for line in errors.splitlines() if line.startswith("error: ")]

@@ -1,0 +1,66 @@
+"""torchrun as jobs need it: the ranks' code, and no more words than theirs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from conftest import ROOT
+
+
+def start(folder: Path, program: str) -> subprocess.Popen:
+    (folder / "rank.py").write_text(program)
+    command = [
+        sys.executable,
+        "-m",
+        "launch.torchrun",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(folder / "rank.py"),
+    ]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE)
+
+
+def test_a_mistake_of_the_ranks_ends_with_their_code_and_their_line(tmp_path):
+    process = start(tmp_path, "import sys; print('error: no', file=sys.stderr); sys.exit(2)")
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Traceback" not in told
+    assert "error: no" in told
+
+
+def test_a_killed_rank_is_told_with_its_signal(tmp_path):
+    process = start(
+        tmp_path,
+        "import os; os.kill(os.getpid(), 9) if os.environ['RANK'] == '1' else __import__('time').sleep(100)",
+    )
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 137
+    assert "exitcode  : -9" in told
+
+
+def test_sigusr1_reaches_the_ranks_which_have_the_time_to_save(tmp_path):
+    process = start(
+        tmp_path,
+        f"""
+import pathlib, signal, sys, time, os
+here = pathlib.Path({str(tmp_path)!r}) / os.environ["RANK"]
+def save(*_):
+    time.sleep(1)
+    here.with_suffix(".saved").touch()
+    sys.exit(75)
+signal.signal(signal.SIGUSR1, save)
+here.with_suffix(".ready").touch()
+time.sleep(100)
+""",
+    )
+    while len(list(tmp_path.glob("*.ready"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGUSR1)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert len(list(tmp_path.glob("*.saved"))) == 2
+    assert "Traceback" not in told
