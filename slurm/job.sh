@@ -21,7 +21,7 @@ EXIT_NOTE=$RUN/slurm/job-$SLURM_JOB_ID.code
 export PYTHON HEAD PORT EXIT_NOTE
 
 # One rank per GPU that the step has, else one per node.
-srun --nodes="$NODES" --ntasks="$NODES" --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c '
+srun --nodes="$NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c '
   here=$("$PYTHON" -c "from pipeline.network import address_towards as here; print(here(\"$HEAD\"))") || exit
   exec "$PYTHON" -m launch.torchrun \
     --nnodes="$SLURM_STEP_NUM_NODES" --nproc-per-node="${SLURM_GPUS_ON_NODE:-1}" --local-addr="$here" \
