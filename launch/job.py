@@ -1,13 +1,13 @@
 """What slurm/job.sh asks on the first node of a job: where and with whom to run, and whether to run again."""
 
 import os
-import subprocess
 import sys
 from argparse import REMAINDER
 from pathlib import Path
 
 from launch import door, parser_of
-from pipeline.cluster.nodes import gpus_per_node, head_address, job_nodes, nodes_that_fit
+from pipeline.cluster import client
+from pipeline.cluster.nodes import gpus_per_node, head_address, nodes_that_fit
 from pipeline.cluster.restarts import History, progress
 from pipeline.config import TrainConfig, TransferConfig, load
 from pipeline.progress import say
@@ -22,7 +22,9 @@ SCHEMAS = {"launch.train": TrainConfig, "launch.transfer": TransferConfig}
 def main(argv: list[str] | None = None) -> None:
     parser = parser_of("launch.job", __doc__, EXAMPLE)
     add = parser.add_subparsers(dest="action", required=True).add_parser
-    begin = add("begin", help="prints the run's folder, the number of nodes to use, the first one's address")
+    begin = add(
+        "begin", help="prints the run's folder, how many nodes to use, where they meet, when time ends"
+    )
     begin.add_argument("door", choices=SCHEMAS)
     begin.add_argument("config")
     begin.add_argument("words", nargs=REMAINDER, help="section.key=value, and options for the door")
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 def begun(module: str, path: str, overrides: list[str]) -> None:
     """The start of a job, or its end if it has come back in vain."""
     config = load(SCHEMAS[module], path, overrides)
-    nodes, ranks = job_nodes(), max(1, gpus_per_node(os.environ))
+    nodes, ranks = client.hostnames(os.environ["SLURM_JOB_NODELIST"]), max(1, gpus_per_node(os.environ))
     fitting = nodes_that_fit(config, len(nodes), ranks)
     if fitting < len(nodes):
         say(f"{fitting} of {len(nodes)} nodes are used: the batch is not divisible over all of their ranks")
@@ -52,7 +54,8 @@ def begun(module: str, path: str, overrides: list[str]) -> None:
         say(f"job {_job()} ends: {vain}")
         sys.exit(1)
     _file(config.folder, "code").unlink(missing_ok=True)
-    print(config.folder, fitting, head_address(nodes, os.environ["SLURMD_NODENAME"]), sep="\n")
+    end = client.end_time(_job()) or ""
+    print(config.folder, fitting, head_address(nodes, os.environ["SLURMD_NODENAME"]), end, sep="\n")
 
 
 def ended(code: int, run: Path) -> None:
@@ -62,11 +65,11 @@ def ended(code: int, run: Path) -> None:
     history = History.read(_file(run, "json"))
     again, why = history.end(code, progress(run))
     history.write(_file(run, "json"))
+    if again and client.cancelled(_job()):
+        again, why = False, f"{why}, and cancelled"
     say(f"job {_job()}: {why}{'; it is queued again' if again else ''}")
-    if again:
-        told = subprocess.run(["scontrol", "requeue", _job()], capture_output=True, text=True)
-        if told.returncode:
-            say(f"scontrol requeue: {told.stderr.strip()}; the same sbatch command goes on")
+    if again and (refusal := client.requeue(_job())):
+        say(f"{refusal}; the same sbatch command goes on")
     sys.exit(code)
 
 

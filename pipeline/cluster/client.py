@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pipeline.config import UserError
@@ -66,10 +67,35 @@ def queued(jobs: list[str]) -> list[Job]:
     return found
 
 
-def restarts(job: str) -> int:
-    """How often SLURM has started a job again."""
-    told = _run(["scontrol", "show", "job", "--oneliner", job])
-    return max((int(count) for count in re.findall(r"Restarts=(\d+)", told.stdout)), default=0)
+def shown(kind: str, name: str) -> dict[str, str]:
+    """What ``scontrol show job`` (or ``node``) says, by its own names; empty if it knows none.
+
+    Values with spaces are cut at the first.
+    """
+    return dict(re.findall(r"(\w+)=(\S*)", _run(["scontrol", "show", kind, "--oneliner", name]).stdout))
+
+
+def cancelled(job: str) -> bool:
+    """Whether somebody has ended a job that is still saving; SLURM calls it COMPLETING by then."""
+    now = shown("job", job)
+    return now.get("JobState") in ("CANCELLED", "COMPLETING") and now.get("Reason") != "TimeLimit"
+
+
+def requeue(job: str) -> str | None:
+    """Queues a job again; what SLURM has against it, if anything."""
+    told = _run(["scontrol", "requeue", job])
+    return _last(told.stderr) if told.returncode else None
+
+
+def end_time(job: str) -> float | None:
+    """When its time limit ends a running job, Unix seconds."""
+    told = _run(["squeue", "--noheader", f"--jobs={job}", "--format=%e"]).stdout.strip()
+    return datetime.fromisoformat(told).timestamp() if told.startswith("20") else None
+
+
+def hostnames(nodes: str) -> list[str]:
+    """The names in "n[1-3]"."""
+    return _run(["scontrol", "show", "hostnames", nodes]).stdout.split()
 
 
 def partitions() -> list[str]:

@@ -1,10 +1,9 @@
 """What a job asks about its nodes: how many of them its batch can be spread over, and where they meet."""
 
-import os
 import re
-import subprocess
 from collections.abc import Mapping
 
+from pipeline.cluster.client import shown
 from pipeline.config import TrainConfig, TransferConfig, UserError
 from pipeline.data.order import share
 from pipeline.network import address_towards
@@ -54,17 +53,4 @@ def head_address(nodes: list[str], here: str) -> str:
     :param nodes: of the job. :param here: this one.
     """
     others = [name for name in nodes if name != here]
-    return address_towards(slurm_address(others[0])) if others else "127.0.0.1"
-
-
-def slurm_address(node: str) -> str:
-    """By which SLURM reaches a node: an address, or a name that resolves."""
-    told = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, check=True)
-    found = re.search(r"NodeAddr=(\S+)", told.stdout)
-    return found[1] if found else node
-
-
-def job_nodes() -> list[str]:
-    """Names of this job's nodes."""
-    command = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return address_towards(shown("node", others[0]).get("NodeAddr", others[0])) if others else "127.0.0.1"

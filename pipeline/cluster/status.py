@@ -62,7 +62,7 @@ def _jobs(run: Path) -> list[str]:
             lines.append(str(error))
             break
         for job in live:
-            again = client.restarts(job.id)
+            again = int(client.shown("job", job.id).get("Restarts", 0))
             lines.append(
                 f"job {job.id} {entry['what']}: {job.state} {job.where}, for {job.elapsed}, {job.left} left"
                 + (f", started again {again} times" if again else "")
