@@ -110,11 +110,11 @@ def _request(words: Namespace):
     from pipeline.cluster.submission import Request
 
     more = {}
-    for word in shlex.split(words.sbatch):
+    for word in words.sbatch:
         key, found, value = word.partition("=")
-        if not re.fullmatch("--[a-z-]+", key):
-            raise UserError(f"--sbatch {word}: write long options, as in '--constraint=a100 --mail-type=END'")
-        more[key.removeprefix("--")] = value if found else True
+        if not re.fullmatch("[a-z][a-z-]+", key):
+            raise UserError(f"--sbatch {word}: write a long option without its dashes, as in constraint=a100")
+        more[key] = value if found else True
     return Request(
         nodes=words.nodes,
         gpus_per_node=words.gpus_per_node,
@@ -148,7 +148,13 @@ def parser() -> ArgumentParser:
         add("--partition", help="sbatch's")
         add("--account", help="sbatch's")
         add("--qos", help="sbatch's")
-        add("--sbatch", default="", metavar="OPTIONS", help="other long options, '--constraint=a100'")
+        add(
+            "--sbatch",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="any other option, constraint=a100",
+        )
         add("--parallel", type=int, metavar="P", help="tasks of an array that run at a time")
         add("--dry-run", action="store_true", help="check, print plan and scripts, submit nothing")
         if action != "transfer":

@@ -61,9 +61,9 @@ def queued(jobs: list[str]) -> list[Job]:
         raise UserError(f"squeue: {_last(told.stderr)}")
     found = []
     for line in told.stdout.splitlines():
-        name, number, array, *rest = line.split("|")
+        name, number, array, *rest, where = line.split("|")
         if {name, number, array} & set(jobs):
-            found.append(Job(name, *rest))
+            found.append(Job(name, *rest, where.strip("()")))
     return found
 
 

@@ -64,7 +64,7 @@ def _jobs(run: Path) -> list[str]:
         for job in live:
             again = int(client.shown("job", job.id).get("Restarts", 0))
             lines.append(
-                f"job {job.id} {entry['what']}: {job.state} {job.where}, for {job.elapsed}, {job.left} left"
+                f"job {job.id} {entry['what']}: {job.state} ({job.where}), for {job.elapsed}, {job.left} left"
                 + (f", started again {again} times" if again else "")
             )
     logs = sorted((run / "slurm").glob("*.log"), key=lambda file: file.stat().st_mtime)

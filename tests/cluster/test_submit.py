@@ -1,0 +1,78 @@
+"""What submit tells of a real SLURM's refusals, and what it hands to it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, config_tree
+
+from launch import submit
+from pipeline.cluster import client
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def place(cluster, tmp_path, small_index, monkeypatch) -> Path:
+    """The folder that jobs are submitted from, with a config; this process is a client of the cluster."""
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(config_tree(small_index, Path("runs"))))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    yield tmp_path
+    cluster.run("scancel", "--user=root")
+
+
+def mistake(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        submit.main(list(words))
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_slurms_refusals_are_a_line_each(place, capsys):
+    line = mistake(capsys, "train", "quick.yaml", "--partition", "fast")
+    assert "sbatch: invalid partition specified: fast" in line
+    assert "there are cpu, short, urgent, gpu" in line
+    assert "Invalid --time specification" in mistake(capsys, "train", "quick.yaml", "--time", "soon")
+    assert client.queued(["1", "2", "3"]) == []
+
+
+def test_a_run_with_a_job_that_waits_is_refused(place, capsys):
+    submit.main(["train", "quick.yaml", "--sbatch", "hold"])
+    written = {file: file.read_bytes() for file in (place / "runs").rglob("*") if file.is_file()}
+    line = mistake(capsys, "train", "quick.yaml", "train.epochs=3")
+    assert "runs/quick: job " in line
+    assert "is PENDING (JobHeldUser) for this run" in line
+    assert written == {file: file.read_bytes() for file in (place / "runs").rglob("*") if file.is_file()}
+    submit.main(["status", "runs/quick"])
+    assert "train: PENDING (JobHeldUser)" in capsys.readouterr().out
+
+
+def test_a_sweep_is_one_array_of_which_each_run_knows_its_task(place, capsys, cluster):
+    submit.main(["train", "quick.yaml", "--array", "seed=3,5", "--parallel", "1", "--sbatch", "hold"])
+    for number, seed in enumerate((3, 5)):
+        (entry,) = yaml.safe_load((place / f"runs/quick-seed{seed}/slurm/submitted.yaml").read_text())
+        assert entry["job"].endswith(f"_{number}")
+        (job,) = client.queued([entry["job"]])
+        assert job.state == "PENDING"
+        config = yaml.safe_load((place / f"runs/quick/slurm/train-{number}.yaml").read_text())
+        assert (config["name"], config["seed"]) == (f"quick-seed{seed}", seed)
+    assert cluster.job(entry["job"])["ArrayTaskThrottle"] == "1"
+
+
+def test_a_job_of_gpus_starts_a_rank_for_each(place, capsys, cluster, monkeypatch):
+    """The cluster's GPUs are empty files: of torchrun only the words are looked at."""
+    python = place / "python"
+    told = '[[ "$*" == *launch.torchrun* ]] && { echo "$@"; exit 0; }'
+    python.write_text(f'#!/bin/bash\n{told}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHON", str(python))
+    submit.main(["train", "quick.yaml", "--partition", "gpu", "--gpus-per-node", "2"])
+    job = re.search(r"train: job (\d+)", capsys.readouterr().out)[1]
+    assert cluster.wait(job) == "COMPLETED"
+    log = (place / f"runs/quick/slurm/{job}.log").read_text()
+    assert "--nnodes=1 --nproc-per-node=2 --local-addr=127.0.0.1" in log
+    assert f"-m launch.train runs/quick/slurm/train.yaml\njob {job}: done" in log

@@ -1,0 +1,186 @@
+"""Submitting without a cluster: what is refused and written; arrays, scripts, and restarts."""
+
+import fcntl
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import config_tree
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch import submit
+from pipeline.cluster import script
+from pipeline.cluster.arrays import variants
+from pipeline.cluster.nodes import gpus_per_node, nodes_that_fit
+from pipeline.cluster.restarts import FAULTS, FRUITLESS, RESTARTS, History, progress
+from pipeline.config import TrainConfig, UserError, parse
+
+
+@pytest.fixture
+def place(tmp_path, small_index, monkeypatch) -> Path:
+    """The folder that jobs are submitted from, with a config."""
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(config_tree(small_index, Path("runs"))))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def mistake(capsys, *words: str) -> str:
+    """The one line that the words end with."""
+    with pytest.raises(SystemExit) as ended:
+        submit.main(list(words))
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    return told
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train.bach=2"], "quick.yaml: train.bach: no such key; did you mean train.batch?"),
+        (["--nodes", "5"], "train.batch: 24 pictures cannot be split over 5 ranks x 1"),
+        (["--nodes", "two"], "--nodes two: write a number, or MIN-MAX as in 2-4"),
+        (["--nodes", "2", "data.index=gone"], "data.index: no index in gone"),
+        (["--array", "seed"], "--array seed: write KEY=VALUE"),
+        (["--array", "seed=4..0"], "--array seed=4..0: runs backwards; write 0..4"),
+        (["--array", "seed=0,0"], "--array seed=0,0: a value is missing or there twice"),
+        (["--array", "seeds=0,1"], "seeds: no such key"),
+        (["--sbatch", "C=a100"], "--sbatch C=a100: write a long option without its dashes"),
+    ],
+)
+def test_a_mistake_is_a_line_and_nothing_is_written(place, capsys, words, line):
+    assert line in mistake(capsys, "train", "quick.yaml", *words)
+    assert not (place / "runs").exists()
+
+
+def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(place))
+    assert "sbatch: not found; submit on a login node" in mistake(capsys, "train", "quick.yaml")
+    submit.main(["train", "quick.yaml", "--nodes", "2", "--time", "10", "--dry-run"])
+    told = capsys.readouterr().out
+    for line in (
+        "#SBATCH --nodes=2",
+        "#SBATCH --time=10",
+        "#SBATCH --output=runs/quick/slurm/%j.log",
+        "#SBATCH --requeue",
+    ):
+        assert told.count(line) == 1
+
+
+def test_a_folder_in_use_is_refused(place, capsys, monkeypatch):
+    """By somebody who trains without SLURM, too."""
+    (place / "runs" / "quick").mkdir(parents=True)
+    with (place / "runs" / "quick" / ".claim").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "runs/quick: another job works in this folder" in mistake(capsys, "train", "quick.yaml")
+
+
+def test_sweeps_are_every_combination_with_a_name_of_its_own():
+    assert variants([]) == [("", [])]
+    found = variants(["seed=1..2", "optim.lr=0.1,5e-2"])
+    assert found == [
+        ("-seed1-lr0.1", ["seed=1", "optim.lr=0.1"]),
+        ("-seed1-lr5e_2", ["seed=1", "optim.lr=5e-2"]),
+        ("-seed2-lr0.1", ["seed=2", "optim.lr=0.1"]),
+        ("-seed2-lr5e_2", ["seed=2", "optim.lr=5e-2"]),
+    ]
+    with pytest.raises(UserError, match="1,010 combinations"):
+        variants(["seed=0..1009"])
+
+
+def test_a_rendered_script_has_each_setting_once_and_its_own_body(tmp_path):
+    text = script.render(
+        "train", {"signal": "USR1@60", "qos": "high", "account": None, "no-kill": True}, tmp_path
+    )
+    assert text.count("--signal=") == 1
+    for line in ("#SBATCH --signal=USR1@60", "#SBATCH --qos=high", "#SBATCH --no-kill"):
+        assert f"\n{line}\n" in text
+    assert "account" not in text
+    assert text.index("#SBATCH --qos=high") < text.index("\nexport PYTHON")
+    assert f"exec bash {tmp_path}/job.sh launch.train" in text
+    assert sys.executable in text
+
+
+@pytest.mark.parametrize(
+    ("told", "gpus"),
+    [
+        ({}, 0),
+        ({"SLURM_GPUS_PER_NODE": "a100:8", "SLURM_GPUS_ON_NODE": "4"}, 8),
+        ({"SLURM_GPUS_ON_NODE": "4"}, 4),
+    ],
+)
+def test_gpus_of_a_node_are_slurms(told, gpus):
+    assert gpus_per_node(told) == gpus
+
+
+@given(batch=st.integers(1, 400), nodes=st.integers(1, 12), ranks=st.integers(1, 8))
+def test_as_many_nodes_are_used_as_divide_the_batch(batch, nodes, ranks):
+    config = parse(TrainConfig, config_tree(Path("index"), Path("runs"), train__batch=batch), "test")
+    fitting = [count for count in range(1, nodes + 1) if batch % (count * ranks) == 0]
+    if fitting:
+        assert nodes_that_fit(config, nodes, ranks) == max(fitting)
+    else:
+        with pytest.raises(UserError, match=r"train\.batch"):
+            nodes_that_fit(config, nodes, ranks)
+
+
+def lived(ends: list[tuple[int, int]]) -> list[bool]:
+    """Whether a job goes on after each of its ends; an end is a code and how much further the run has got."""
+    history, reached, went_on = History(), 0, []
+    for code, further in ends:
+        if history.begin(reached) is not None:
+            return [*went_on, False]
+        reached += further
+        went_on.append(history.end(code, reached)[0])
+        if not went_on[-1]:
+            break
+    return went_on
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 75, 137]), st.integers(0, 2)), min_size=1, max_size=60))
+def test_a_job_goes_on_as_long_as_that_may_help(ends):
+    went_on = lived(ends)
+    vain = [further == 0 for _, further in ends[: len(went_on)]]
+    stuck = any(all(vain[i : i + FRUITLESS]) for i in range(len(vain) - FRUITLESS + 1))
+    faults = sum(code != 75 for code, _ in ends[: len(went_on)])
+    assert went_on[-1] == (not stuck and faults < FAULTS)
+
+
+@pytest.mark.parametrize(("code", "again"), [(0, False), (2, False), (75, True), (1, True), (139, True)])
+def test_what_an_end_means(code, again):
+    assert lived([(code, 1)]) == [again]
+
+
+def test_preempted_for_ever_it_ends_too():
+    assert lived([(75, 1)] * 200) == [True] * (RESTARTS - 1) + [False]
+
+
+def test_a_job_whose_node_dies_each_time_is_ended_at_its_start():
+    """SLURM brings it back by itself: no end is ever seen."""
+    history = History()
+    assert [history.begin(7) is None for _ in range(3)] == [True, True, False]
+
+
+def test_progress_counts_what_is_saved(tmp_path):
+    assert progress(tmp_path) == 0
+    for name in (
+        "checkpoints/step_00000010.pt",
+        "checkpoints/step_00000012.pt",
+        "checkpoints/step_00000013.partial",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert progress(tmp_path) == 12
+    (tmp_path / "transfer/cars/finetuned-0/checkpoints").mkdir(parents=True)
+    (tmp_path / "transfer/cars/finetuned-0/checkpoints/step_00000005.pt").touch()
+    (tmp_path / "transfer/cars/frozen-0.npz").touch()
+    assert progress(tmp_path) == 12 + 5 + 1
+
+
+def test_a_history_survives_what_a_node_wrote_last(tmp_path):
+    History([1, 2], 1).write(tmp_path / "job.json")
+    assert History.read(tmp_path / "job.json") == History([1, 2], 1)
+    (tmp_path / "job.json").write_text('{"starts": [1')
+    assert History.read(tmp_path / "job.json") == History()
