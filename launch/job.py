@@ -22,9 +22,7 @@ SCHEMAS = {"launch.train": TrainConfig, "launch.transfer": TransferConfig}
 def main(argv: list[str] | None = None) -> None:
     parser = parser_of("launch.job", __doc__, EXAMPLE)
     add = parser.add_subparsers(dest="action", required=True).add_parser
-    begin = add(
-        "begin", help="prints the run's folder, how many nodes to use, where they meet, when time ends"
-    )
+    begin = add("begin", help="prints the run's folder, nodes to use, where they meet, NOTE, when time ends")
     begin.add_argument("door", choices=SCHEMAS)
     begin.add_argument("config")
     begin.add_argument("words", nargs=REMAINDER, help="section.key=value, and options for the door")
@@ -54,8 +52,8 @@ def begun(module: str, path: str, overrides: list[str]) -> None:
         say(f"job {_job()} ends: {vain}")
         sys.exit(1)
     _file(config.folder, "code").unlink(missing_ok=True)
-    end = client.end_time(_job()) or ""
-    print(config.folder, fitting, head_address(nodes, os.environ["SLURMD_NODENAME"]), end, sep="\n")
+    head, end = head_address(nodes, os.environ["SLURMD_NODENAME"]), client.end_time(_job()) or ""
+    print(config.folder, fitting, head, _file(config.folder, "code"), end, sep="\n")
 
 
 def ended(code: int, run: Path) -> None:
@@ -74,7 +72,11 @@ def ended(code: int, run: Path) -> None:
 
 
 def _job() -> str:
-    return os.environ["SLURM_JOB_ID"]
+    """A task of an array by its own name: the array's number may be that of one of its tasks, too."""
+    about = os.environ
+    if "SLURM_ARRAY_TASK_ID" in about:
+        return f"{about['SLURM_ARRAY_JOB_ID']}_{about['SLURM_ARRAY_TASK_ID']}"
+    return about["SLURM_JOB_ID"]
 
 
 def _file(run: Path, ending: str) -> Path:

@@ -17,9 +17,9 @@ RUN=${begin[0]} NODES=${begin[1]}
 # of the job's own, below those that the kernel hands out.
 HEAD=${begin[2]} PORT=$((10000 + SLURM_JOB_ID % 20000))
 # The ranks leave their code here: when some nodes' have ended, srun ends the others' with another one.
-EXIT_NOTE=$RUN/slurm/job-$SLURM_JOB_ID.code
+EXIT_NOTE=${begin[3]}
 # The ranks stop in time by themselves; older SLURMs don't tell them when.
-SLURM_JOB_END_TIME=${SLURM_JOB_END_TIME:-${begin[3]:-}}
+SLURM_JOB_END_TIME=${SLURM_JOB_END_TIME:-${begin[4]:-}}
 export PYTHON HEAD PORT EXIT_NOTE SLURM_JOB_END_TIME
 
 # One rank per GPU that the step has, else one per node.

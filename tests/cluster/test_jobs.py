@@ -160,7 +160,7 @@ def test_a_chain_trains_transfers_and_reports_and_ends_where_it_fails(cluster, p
     assert cluster.job(jobs["train"])["Restarts"] == "0"
     assert cluster.job(jobs["transfer"])["JobState"] == "CANCELLED"
     log = (place / "runs/failing/slurm" / f"{jobs['train']}.log").read_text()
-    assert log.count(f"error: {copied}") == 1
+    assert log.count(f"error: data.index: no index in {copied}") == 1
     assert "a mistake, which another start would only repeat" in log
     assert "Traceback" not in log
 
