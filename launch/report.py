@@ -4,7 +4,7 @@ from launch import door, parser_of
 
 EXAMPLE = """examples:
   python -m launch.report runs/demo
-  python -m launch.report runs/resnet50-a runs/resnet50-b      (and one table of both)
+  python -m launch.report runs/resnet50-a runs/resnet50-b      (and one table of both, with p)
 """
 
 
@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> None:
     words = parser.parse_args(argv)
     with door():
         # Matplotlib takes a second to import: --help need not wait.
-        from pipeline.report import load, print_table, write
+        from pipeline.report import compare, comparison_table, load, print_table, write
 
         runs = [load(folder) for folder in words.runs]
         for run in runs:
@@ -22,6 +22,9 @@ def main(argv: list[str] | None = None) -> None:
         together = [transfer | {"run": run.name} for run in runs for transfer in run.transfers]
         if len(runs) > 1 and together:
             print_table(together)
+            found = compare(runs)
+            if found:
+                print(f"\n{comparison_table(found)}")
 
 
 if __name__ == "__main__":

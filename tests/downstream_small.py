@@ -33,20 +33,20 @@ CAR_NAMES = ["AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Ram C/V Cargo
 CARS = {"train": [3, 1, 2, 2, 1], "test": [2, 3, 1]}
 
 
-def caltech101(root: Path) -> Path:
-    for name, count in CALTECH.items():
+def caltech101(root: Path, counts=CALTECH, draw=draw) -> Path:
+    for name, count in counts.items():
         for number in range(1, count + 1):
             draw(root / f"101_ObjectCategories/{name}/image_{number:04d}.jpg")
     return root
 
 
-def voc2007(root: Path, splits=("train", "val", "test")) -> Path:
+def voc2007(root: Path, splits=("train", "val", "test"), content=VOC, draw=draw) -> Path:
     home = root / "VOCdevkit/VOC2007"
     lists = home / "ImageSets/Main"
     lists.mkdir(parents=True, exist_ok=True)
-    sets = {split: VOC[split] for split in splits}
+    sets = {split: content[split] for split in splits}
     if "train" in sets and "val" in sets:
-        sets["trainval"] = dict(sorted((VOC["train"] | VOC["val"]).items()))
+        sets["trainval"] = dict(sorted((content["train"] | content["val"]).items()))
     for split, pictures in sets.items():
         (lists / f"{split}.txt").write_text("".join(f"{number}\n" for number in pictures))
         for name in VOC_CLASSES:
@@ -60,37 +60,41 @@ def voc2007(root: Path, splits=("train", "val", "test")) -> Path:
     return root
 
 
-def cub200(root: Path) -> Path:
+def cub200(root: Path, birds=BIRDS, pictures=CUB, draw=draw) -> Path:
     home = root / "CUB_200_2011"
     names = {
-        number: f"{BIRDS[bird - 1]}/{BIRDS[bird - 1][4:]}_{number:04d}_796.jpg"
-        for number, (bird, _) in CUB.items()
+        number: f"{birds[bird - 1]}/{birds[bird - 1][4:]}_{number:04d}_796.jpg"
+        for number, (bird, _) in pictures.items()
     }
     for name in names.values():
         draw(home / "images" / name)
     write = {
         "images.txt": names,
-        "image_class_labels.txt": {number: bird for number, (bird, _) in CUB.items()},
-        "train_test_split.txt": {number: train for number, (_, train) in CUB.items()},
-        "classes.txt": dict(enumerate(BIRDS, 1)),
+        "image_class_labels.txt": {number: bird for number, (bird, _) in pictures.items()},
+        "train_test_split.txt": {number: train for number, (_, train) in pictures.items()},
+        "classes.txt": dict(enumerate(birds, 1)),
     }
     for name, rows in write.items():
         (home / name).write_text("".join(f"{key} {value}\n" for key, value in rows.items()))
-    (home / "bounding_boxes.txt").write_text("".join(f"{number} 60.0 27.0 325.0 304.0\n" for number in CUB))
+    (home / "bounding_boxes.txt").write_text(
+        "".join(f"{number} 60.0 27.0 325.0 304.0\n" for number in pictures)
+    )
     return root
 
 
-def aircraft(root: Path) -> Path:
+def with_banner(path: Path) -> None:
+    Image.new("RGB", (32, 40), (9, 99, 199)).save(path)  # above the banner too
+
+
+def aircraft(root: Path, variants=VARIANTS, content=AIRCRAFT, draw=with_banner) -> Path:
     data = root / "fgvc-aircraft-2013b/data"
     (data / "images").mkdir(parents=True)
-    (data / "variants.txt").write_text("".join(f"{name}\n" for name in VARIANTS))
-    for split, rows in {**AIRCRAFT, "trainval": AIRCRAFT["train"] | AIRCRAFT["val"]}.items():
+    (data / "variants.txt").write_text("".join(f"{name}\n" for name in variants))
+    for split, rows in {**content, "trainval": content["train"] | content["val"]}.items():
         text = "".join(f"{picture} {name}\n" for picture, name in rows.items())
         (data / f"images_variant_{split}.txt").write_text(text)
         for picture in rows:
-            Image.new("RGB", (32, 40), (9, 99, 199)).save(
-                data / f"images/{picture}.jpg"
-            )  # above the banner too
+            draw(data / f"images/{picture}.jpg")
     return root
 
 
@@ -104,17 +108,17 @@ def annotations(path: Path, classes: list[int], labelled: bool = True) -> None:
     savemat(path, {"annotations": rows}, do_compression=True)
 
 
-def cars(root: Path) -> Path:
+def cars(root: Path, names=CAR_NAMES, content=CARS, draw=draw) -> Path:
     home = root / "stanford_cars"
     (home / "devkit").mkdir(parents=True)
-    names = np.array([CAR_NAMES], object)
-    savemat(home / "devkit/cars_meta.mat", {"class_names": names}, do_compression=True)
-    for split, classes in CARS.items():
+    table = {"class_names": np.array([names], object)}
+    savemat(home / "devkit/cars_meta.mat", table, do_compression=True)
+    for split, classes in content.items():
         for number in range(1, len(classes) + 1):
             draw(home / f"cars_{split}/{number:05d}.jpg")
-    annotations(home / "devkit/cars_train_annos.mat", CARS["train"])
-    annotations(home / "devkit/cars_test_annos.mat", CARS["test"], labelled=False)
-    annotations(home / "cars_test_annos_withlabels.mat", CARS["test"])
+    annotations(home / "devkit/cars_train_annos.mat", content["train"])
+    annotations(home / "devkit/cars_test_annos.mat", content["test"], labelled=False)
+    annotations(home / "cars_test_annos_withlabels.mat", content["test"])
     return root
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from pipeline.config import Augment
-from pipeline.data.mix import Mix, cross_entropy, mix, needs_even, plan
+from pipeline.data.mix import Mix, mix, needs_even, plan
+from pipeline.train.loss import cross_entropy
 
 BOTH = Augment(mixup=0.2, cutmix=1.0)
 KINDS = {"mixup": Augment(mixup=0.4), "cutmix": Augment(cutmix=1.0), "both": BOTH}

@@ -18,7 +18,10 @@ from pipeline.train.plan import Plan
 from pipeline.train.ranks import join
 from pipeline.train.start import switches
 
-FILES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.yaml"))
+PROTOCOLS = {
+    f"configs/transfer/{name}.yaml" for name in ("caltech101", "voc2007", "cub200", "aircraft", "cars")
+}
+FILES = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.yaml")} - PROTOCOLS)
 TRANSFERS = [file for file in FILES if "transfer" in file]
 TRAININGS = [file for file in FILES if file not in TRANSFERS]
 RECIPES = [file for file in TRAININGS if "/demo/" not in file]

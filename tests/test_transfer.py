@@ -52,7 +52,7 @@ def transfer_tree(checkpoint, index, runs) -> dict:
         "name": "moved",
         "runs": str(runs),
         "checkpoint": str(checkpoint),
-        "datasets": [{"name": "other", "index": str(index), "per_class": 8, "seeds": 2}],
+        "datasets": [{"name": "other", "index": str(index), "per_class": 8, "validation": 0.25, "seeds": 2}],
         "pictures": SMALL.model_dump(),
         "loading": {"threads": 1},
         "batch": 20,

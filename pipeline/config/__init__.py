@@ -3,6 +3,7 @@
 from pipeline.config.errors import UserError
 from pipeline.config.load import dump, keys, load, parse
 from pipeline.config.pictures import Augment, Pictures, Progressive
+from pipeline.config.protocol import Protocol, Resize
 from pipeline.config.section import Section
 from pipeline.config.training import (
     Checkpoint,
@@ -29,7 +30,9 @@ __all__ = [
     "Optimizer",
     "Pictures",
     "Progressive",
+    "Protocol",
     "Recipe",
+    "Resize",
     "Section",
     "Train",
     "TrainConfig",

@@ -35,6 +35,14 @@ def load(schema: type[Schema], path: str | Path, overrides: list[str] = ()) -> S
     :raises UserError: no such file, broken YAML, unknown key, wrong type, impossible value.
     """
     path = Path(path)
+    tree = read_yaml(path)
+    for word in overrides:
+        _override(tree, word)
+    return parse(schema, schema.completed(tree, path), str(path))
+
+
+def read_yaml(path: Path) -> dict:
+    """:raises UserError: no such file, not YAML, or no mapping."""
     try:
         tree = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
@@ -45,9 +53,7 @@ def load(schema: type[Schema], path: str | Path, overrides: list[str] = ()) -> S
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a config is a mapping of sections, not {type(tree).__name__}")
-    for word in overrides:
-        _override(tree, word)
-    return parse(schema, tree, str(path))
+    return tree
 
 
 def parse(schema: type[Schema], tree: dict, origin: str) -> Schema:

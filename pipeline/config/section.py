@@ -1,5 +1,6 @@
 """What every section of a config is: strict, closed, each field with its bounds, default and meaning."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,3 +21,8 @@ class Section(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
     )
+
+    @classmethod
+    def completed(cls, tree: dict, path: Path) -> dict:
+        """A config's file as read, with what it names put in; ``path`` is the file's."""
+        return tree

@@ -1,11 +1,13 @@
 """A transfer: its tasks and how each mode is trained."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from pipeline.config.errors import UserError
 from pipeline.config.pictures import Pictures
+from pipeline.config.protocol import Protocol, find
 from pipeline.config.section import Positive, Section
 from pipeline.config.training import Loading, Monitor, Optimizer, Train
 
@@ -17,22 +19,15 @@ class Recipe(Section):
     train: Train
 
 
-class Dataset(Section):
-    """One downstream task and its protocol."""
+class Dataset(Protocol):
+    """One downstream task: its pictures, and a protocol, by name or written out here."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    """In results and tables; none = the protocol's."""
     index: str
-    train: str = "train"
-    test: str = "test"
-    per_class: Positive | None = None
-    """Training pictures of each class, drawn by seed without replacement; none = all."""
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """Share of the training pictures on which the regularisation is chosen; refitted on all of them."""
-    choose_by: Literal["top1", "loss"] = "top1"
-    """What is compared on validation: top-1 as in the lineage, or cross-entropy where pictures are few."""
-    metric: Literal["top1"] = "top1"
-    seeds: Positive = 3
-    """Repetitions, each with other training pictures and another random start."""
+    """Folder that ``launch.prepare`` wrote."""
+    protocol: str | None = None
+    """Name of a protocol (``pipeline.config.protocol``); none = one's own, of the keys given here."""
 
 
 class TransferConfig(Section):
@@ -55,6 +50,46 @@ class TransferConfig(Section):
     scratch: Recipe
     monitor: Monitor = Monitor()
 
+    @model_validator(mode="after")
+    def _named_apart(self):
+        for number, dataset in enumerate(self.datasets):
+            if dataset.name in {other.name for other in self.datasets[:number]}:
+                raise ValueError(
+                    f"datasets.{number}.name: {dataset.name!r} is another dataset's; give a name"
+                )
+        return self
+
+    @classmethod
+    def completed(cls, tree: dict, path: Path) -> dict:
+        """:raises UserError: a dataset names no protocol that there is, or departs from the one it names."""
+        datasets = tree.get("datasets")
+        if not isinstance(datasets, list):
+            return tree
+        whole = [_completed(each, path.parent, f"datasets.{i}") for i, each in enumerate(datasets)]
+        return tree | {"datasets": whole}
+
     @property
     def folder(self) -> Path:
         return Path(self.runs) / self.name
+
+
+def _completed(entry: Any, beside: Path, key: str) -> Any:
+    """A dataset's keys with those of the protocol that it names; only its repetitions may differ."""
+    name = entry.get("protocol") if isinstance(entry, dict) else None
+    if not isinstance(name, str):
+        return entry
+    # A run's resolved config has all the keys; the protocol's file may since be elsewhere.
+    whole = Protocol.model_fields.keys() <= entry.keys()
+    try:
+        protocol = find(name, beside, f"{key}.protocol")
+    except UserError:
+        if whole:
+            return entry
+        raise
+    for each, value in protocol.items():
+        if each not in ("protocol", "seeds") and entry.get(each, value) != value:
+            raise UserError(
+                f"{key}.{each}: {entry[each]!r}, but {value!r} in protocol {protocol['protocol']}; "
+                "leave it out, or make a variant of the protocol"
+            )
+    return {"name": name} | protocol | entry | {"protocol": protocol["protocol"]}

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.config import Augment
 from pipeline.data import draws
@@ -89,15 +88,3 @@ def plan(
 
     box = np.where(is_mixup[:, None], [0, 0, side, side], cut)
     return box, np.where(is_mixup, weight, 0.0), np.where(is_mixup, weight, left_over)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, mix: Mix | None, smoothing: float) -> Tensor:
-    """Mean over the batch; each picture's label and its partner's count by their shares.
-
-    :param logits: (b, classes); ``labels``: (b,) int64.
-    """
-    if mix is None:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    how = {"reduction": "none", "label_smoothing": smoothing}
-    own, other = F.cross_entropy(logits, labels, **how), F.cross_entropy(logits, mix.other, **how)
-    return (mix.share * own + (1 - mix.share) * other).mean()

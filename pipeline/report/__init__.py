@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pipeline.config import UserError
 from pipeline.report import clock, flow, page, pictures, plots
+from pipeline.report.compare import compare, comparison_table
 from pipeline.report.inputs import Run, load
 from pipeline.report.style import LOOKS, png
 from pipeline.report.tables import print_table, table
 from pipeline.report.worst import worst_chart
 
-__all__ = ["Run", "load", "print_table", "table", "write"]
+__all__ = ["Run", "compare", "comparison_table", "load", "print_table", "table", "write"]
 
 
 def write(run: str | Path | Run) -> Path:

@@ -17,7 +17,12 @@ from rich.text import Text
 from pipeline.report.inputs import MODES
 from pipeline.report.style import MODE_NAMES
 
-METRIC_NAMES = {"top1": "top-1", "mean_per_class": "mean per class"}
+METRIC_NAMES = {
+    "top1": "top-1",
+    "mean_per_class": "mean per class",
+    "map_11point": "11-point mAP",
+    "map_all_points": "all-point mAP",
+}
 NONE = "–"
 
 
@@ -79,11 +84,11 @@ def _row(transfer: dict[str, Any]) -> Row:
         transfer["dataset"],
         metric(transfer),
         {
-            mode: Cell(percent(summary[mode]["value"]), _interval(summary[mode]))
+            mode: Cell(percent(summary[mode]["value"]), interval(summary[mode]))
             for mode in MODES
             if mode in summary
         },
-        Cell(signed(gain["value"]), _interval(gain)) if gain else None,
+        Cell(signed(gain["value"]), interval(gain)) if gain else None,
         best,
         bool(gain) and (gain["low"] > 0 or gain["high"] < 0),
         _span(result.get("n_train") for result in transfer["results"]),
@@ -92,7 +97,8 @@ def _row(transfer: dict[str, Any]) -> Row:
     )
 
 
-def _interval(figure: dict[str, float]) -> str:
+def interval(figure: dict[str, float]) -> str:
+    """``[68.1, 73.9]``: a figure's 95 % interval in percent."""
     return f"[{percent(figure['low'])}, {percent(figure['high'])}]"
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pipeline.data.batches import Fault, evaluation_rows
 from pipeline.data.loader import Loader
 from pipeline.progress import say, track
 from pipeline.train.engine import autocast
+from pipeline.train.loss import losses
 from pipeline.train.meter import NAMED
 from pipeline.train.ranks import Ranks
 
@@ -20,12 +20,15 @@ class Evaluation:
     """The same on every rank."""
 
     loss: float
-    """Mean cross-entropy over the split's pictures."""
+    """Mean over the split's pictures, as in training (``pipeline.train.loss``)."""
     top1: float
+    """Share of the pictures whose top answer is right: one of those shown, where there are several labels."""
     predictions: np.ndarray
     """(N,) int64: the top answer for every row of the split; -1 for one that could not be shown."""
     faults: list[Fault]
     """Pictures that could not be shown; they count in neither loss nor top-1."""
+    scores: np.ndarray | None = None
+    """(N, C) float32 logits, where a picture may have several labels; 0 for one that could not be shown."""
 
 
 def evaluate(
@@ -40,6 +43,7 @@ def evaluate(
     batches = loader.evaluation(evaluation_rows(n, batch, ranks.rank, ranks.world), batch)
     seen = torch.zeros(n, dtype=torch.int64)
     predictions = torch.zeros(n, dtype=torch.int64)
+    scores = torch.zeros(n, len(loader.split.classes)) if loader.split.multilabel else None
     loss = torch.zeros((), dtype=torch.float64)
     faults: list[Fault] = []
     was_training = model.training
@@ -48,24 +52,33 @@ def evaluate(
         for each in track(batches, title, -(-n // (batch * ranks.world)), "batches", ranks.first):
             ranks.at(title)
             with autocast(dtype, ranks.device):
-                logits = model(each.images)  # (b, classes)
-            losses = F.cross_entropy(logits.float(), each.labels, reduction="none")
+                logits = model(each.images).float()  # (b, classes)
             counts = each.weight.cpu() > 0
             rows = torch.from_numpy(each.rows)[counts]
             predictions[rows] = logits.argmax(dim=1).cpu()[counts]
+            if scores is not None:
+                scores[rows] = logits.cpu()[counts]
             seen[rows] += 1
-            loss += (losses * each.weight).sum().double().cpu()
+            loss += (losses(logits, each.labels) * each.weight).sum().double().cpu()
             faults += each.faults
             ranks.stop_if_asked(f"in {title}")  # all ranks have equally many batches
     model.train(was_training)
     # Each rank filled its own rows; the others' are zero, so a sum puts them together.
-    for tensor in (seen, predictions, loss):
+    for tensor in (seen, predictions, loss, *([] if scores is None else [scores])):
         ranks.sum(tensor)
     shown = seen.numpy() == 1
     faults = _missing(faults, ~shown, ranks)
-    right = predictions.numpy()[shown] == loader.split.labels[shown]
+    top1 = _right(predictions.numpy()[shown], loader.split.labels[shown]).mean()
     predictions[~torch.from_numpy(shown)] = -1
-    return Evaluation(float(loss) / int(shown.sum()), float(right.mean()), predictions.numpy(), faults)
+    found = float(loss) / int(shown.sum()), float(top1), predictions.numpy(), faults
+    return Evaluation(*found, None if scores is None else scores.numpy())
+
+
+def _right(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) bool, as ``loss.right``; labels: (N,), or (N, C) of 1, 0 and -1."""
+    if labels.ndim == 1:
+        return predictions == labels
+    return labels[np.arange(len(labels)), predictions] > 0
 
 
 def _missing(mine: list[Fault], missing: np.ndarray, ranks: Ranks) -> list[Fault]:

@@ -5,23 +5,33 @@ Each returns the answers on the test pictures and what was chosen without them.
 
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Checkpoint, Data, Monitor, Recipe, TrainConfig, TransferConfig
+from pipeline.config import (
+    Checkpoint,
+    Data,
+    Monitor,
+    Pictures,
+    Recipe,
+    TrainConfig,
+    TransferConfig,
+    UserError,
+)
 from pipeline.data.loader import Loader
 from pipeline.train import Job, fit
 from pipeline.train.ranks import Ranks
 from pipeline.transfer.backbone import Backbone
 from pipeline.transfer.features import features, refuse
 from pipeline.transfer.probe import probe
-from pipeline.transfer.subsets import stratified_split
 from pipeline.transfer.task import Task
 
-Answers = tuple[np.ndarray, dict]
-"""(N,) int64 predictions for the test split, and what was chosen, for the result's row."""
+Found = tuple[np.ndarray, dict]
+"""Answers to the test pictures, (N,) int64 predictions, or (N, C) float32 scores where there may be several
+labels; and what was chosen without them, for the result's row."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Stage:
     backbone: Backbone
     ranks: Ranks
 
-    def answers(self, task: Task, mode: str, number: int) -> Answers:
+    def answers(self, task: Task, mode: str, number: int) -> Found:
         """One mode's answers for the task's seed ``number``."""
         if mode == "frozen":
             return self.frozen(task, number)
@@ -40,61 +50,78 @@ class Stage:
 
     def identity(self, task: Task, mode: str, number: int) -> dict:
         """Everything that decides the answers, for telling whether kept ones are still right."""
+        dataset = task.dataset
         identity = {
             "seed": self.config.seed + number,
-            "pictures": self.config.pictures.model_dump(),
-            "test": task.test.fingerprint,
-            "train": task.train.take(task.rows[number]).fingerprint,
+            "pictures": self.pictures(task, mode).model_dump(),
+            "test": task.test(number).fingerprint,
+            "train": task.learned.take(task.draws[number].rows).fingerprint,
         }
+        if task.multilabel:
+            identity["difficult"] = dataset.difficult
         if mode != "scratch":
             identity["checkpoint_sha256"] = self.backbone.digest
         if mode == "frozen":
-            choosing = task.dataset.model_dump(include={"validation", "choose_by"})
+            choosing = {"validation": dataset.val or dataset.validation, "choose_by": dataset.choose_by}
+            if dataset.choose_by == "metric":
+                choosing["metric"] = dataset.metric
             return identity | choosing
         recipe = getattr(self.config, mode)
         fixed = {"optim": recipe.optim.model_dump(), "train": recipe.train.model_dump(exclude={"device"})}
         return identity | {mode: fixed, "model": self.backbone.about.model_dump()}
 
-    def frozen(self, task: Task, number: int) -> Answers:
+    def pictures(self, task: Task, mode: str) -> Pictures:
+        """How the task's pictures are shown: the config's way, in evaluation the protocol's."""
+        dataset = task.dataset
+        resize = dataset.resize if mode == "frozen" else dataset.resize_trained or dataset.resize
+        return resize.of(self.config.pictures) if resize else self.config.pictures
+
+    def frozen(self, task: Task, number: int) -> Found:
         """Features of the frozen network, then logistic regression with its λ chosen on validation.
 
         All ranks compute features; the first one alone fits, the others' answers are empty.
         """
-        used = np.unique(np.concatenate(task.rows))
-        train = self._features(task, task.train.take(used), "training features")
-        test = self._features(task, task.test, "test features")
+        drawn = task.draws[number]
+        used = np.unique(np.concatenate([each.rows for each in task.draws]))
+        if task.pool is task.learned:  # every picture is some seed's training or test
+            used = np.arange(len(task.learned))
+        train = self._features(task, task.learned.take(used), "training features")
+        if task.pool is task.learned:
+            test = train[drawn.tested]
+        else:
+            test = self._features(task, task.pool, "test features")
         if not self.ranks.first:
             return np.empty(0, np.int64), {}
-        rows = np.searchsorted(used, task.rows[number])
-        labels = task.train.labels[used].astype(np.int64)
-        seed = self.config.seed + number
-        fitted, held_out = stratified_split(labels[rows], task.dataset.validation, seed)
-        classes = len(task.train.classes)
+        splits = [np.searchsorted(used, rows) for rows in (drawn.fit, drawn.chosen_on)]
+        classes, by = len(task.learned.classes), _choosing(task)
         with warnings.catch_warnings(record=True) as caught:
-            splits = rows[fitted], rows[held_out]
-            by = task.dataset.choose_by
+            labels = task.labels(task.learned)[used]
             found, choice = probe(np.asarray(train), labels, *splits, classes=classes, by=by)
         for warning in caught:
+            seed = self.config.seed + number
             print(f"{task.dataset.name} frozen, seed {seed}: {warning.message}", file=sys.stderr, flush=True)
         chosen = {"lambda": choice.lam, "val_top1": choice.val_accuracy, "at_edge": choice.at_edge}
         chosen |= {"unconverged": choice.unconverged, "path": choice.path}
-        return found.predict(np.asarray(test)), chosen
+        test = np.asarray(test)
+        return found.logits(test).astype(np.float32) if task.multilabel else found.predict(test), chosen
 
-    def trained(self, task: Task, mode: str, number: int) -> Answers:
+    def trained(self, task: Task, mode: str, number: int) -> Found:
         """The training loop on the task, from the checkpoint with a new head or from random weights."""
         config = self._train_config(task, mode, number)
-        rows = task.train.take(task.rows[number])
-        job = Job(config, self.ranks, rows, evaluation_batch=self.config.batch)
+        job = Job(config, self.ranks, task.training(number), evaluation_batch=self.config.batch)
         model = fit(job)
-        seen = job.evaluate(model, task.test, f"{config.name} on {task.dataset.test}")
+        seen = job.evaluate(model, task.test(number), f"{config.name} on {task.dataset.test}")
         refuse(seen.faults)
+        if task.multilabel and not np.isfinite(seen.scores).all():
+            raise UserError(f"{mode}.optim.lr: training on {task.dataset.name} diverged; give a lower one")
         recipe = getattr(self.config, mode)
         chosen = {"lr": recipe.optim.lr, "epochs": recipe.train.epochs, "batch": recipe.train.batch}
-        return seen.predictions, chosen
+        return seen.scores if task.multilabel else seen.predictions, chosen
 
     def _features(self, task: Task, split, title: str) -> np.ndarray:
         config = self.config
-        loader = Loader(split, config.pictures, config.loading, self.ranks.device, channels_last=True)
+        pictures = self.pictures(task, "frozen")
+        loader = Loader(split, pictures, config.loading, self.ranks.device, channels_last=True)
         batch = min(config.batch, -(-len(split) // self.ranks.world))
         folder = Path(config.runs) / "features"
         return features(self.backbone, loader, batch, folder, self.ranks, f"{task.dataset.name} {title}")
@@ -113,7 +140,7 @@ class Stage:
                 index=task.dataset.index,
                 train=task.dataset.train,
                 val=None,
-                pictures=self.config.pictures,
+                pictures=self.pictures(task, mode),
                 loading=self.config.loading,
             ),
             model=self.backbone.about.model_copy(update=weights),
@@ -122,3 +149,13 @@ class Stage:
             checkpoint=Checkpoint(every=recipe.train.epochs, keep=1),
             monitor=Monitor(wandb=False, log_every=self.config.monitor.log_every),
         )
+
+
+def _choosing(task: Task) -> str | Callable[[np.ndarray, np.ndarray], float]:
+    """What the probe compares on validation: top1, loss, or the task's metric of logits and labels."""
+    if task.dataset.choose_by != "metric":
+        return task.dataset.choose_by
+    classes = len(task.learned.classes)
+    if task.multilabel:
+        return lambda logits, targets: task.metric(targets, logits, classes)
+    return lambda logits, labels: task.metric(labels, logits.argmax(axis=1), classes)

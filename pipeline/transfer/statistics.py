@@ -9,7 +9,8 @@ from scipy import stats
 # Resampled values held at once by the bootstrap (8 bytes each, a few arrays of them).
 _CHUNK = 2_000_000
 
-Statistic = Callable[..., np.ndarray]
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""(R, N): how often each of N pictures was drawn, in R draws -> (R,) or (R, S): scores of each draw."""
 
 
 @dataclass(frozen=True)
@@ -22,59 +23,57 @@ class Estimate:
     seeds: int
 
 
-def mean(values: np.ndarray) -> np.ndarray:
-    """The bootstrap's default statistic: (R, N) resampled values -> (R,) means."""
-    return values.mean(axis=1)
+def resampled(statistic: Statistic, pictures: int, *, seed: int, draws: int = 2000) -> np.ndarray:
+    """(draws,), or (draws, S), scores of test sets of as many pictures, drawn from these with replacement.
 
-
-def mean_per_class(classes: int) -> Statistic:
-    """metrics.mean_per_class as a statistic of the bootstrap: (R, N) labels, (R, N) predictions -> (R,).
-
-    As there, a class without a picture in a resample takes no part in that resample's mean.
-    """
-
-    def statistic(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        draws = len(labels)
-        cells = np.arange(draws)[:, None] * classes + labels  # (R, N)
-        size = draws * classes
-        pictures = np.bincount(cells.ravel(), minlength=size).reshape(draws, classes)
-        hits = np.bincount(cells[labels == predictions], minlength=size).reshape(draws, classes)
-        return (hits / np.maximum(pictures, 1)).sum(axis=1) / (pictures > 0).sum(axis=1)
-
-    return statistic
-
-
-def bootstrap(
-    values: np.ndarray | tuple[np.ndarray, ...],
-    *,
-    seed: int,
-    statistic: Statistic = mean,
-    level: float = 0.95,
-    draws: int = 2000,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high) over the test pictures.
-
-    Efron & Tibshirani 1993, "An Introduction to the Bootstrap", §13.3.
-
-    values: (N,) per picture, as 0/1 correctness, or a tuple of such columns whose rows are resampled
-    together, as (labels, predictions) with statistic=mean_per_class(classes). `statistic` takes the columns
-    resampled, (R, N) each, and returns (R,). The model is held fixed: this tells what another test set of N
-    pictures would give, nothing about another training run (across_seeds does). Memory does not grow with
+    The same seed draws the same pictures for every statistic, so that scores of two models are of the same
+    test sets. All pictures are drawn alike, whatever their class: class sizes vary as another collection's
+    would. Drawing within classes instead would give a class with one test picture no variance, and one with
+    two half of it: simulated with 30 classes of 1 to 80 pictures, 95 % intervals of the mean per class cover
+    90 % this way and 59 % that way; with 20 to 30 pictures each, both alike. Memory does not grow with
     `draws`.
     """
-    columns = values if isinstance(values, tuple) else (values,)
-    n = len(columns[0])
-    assert n > 0, "no picture to resample"
-    assert all(column.shape == (n,) for column in columns), f"want (N,) each: {[c.shape for c in columns]}"
-    assert 0 < level < 1, f"level {level} outside 0..1"
+    assert pictures > 0, "no picture to resample"
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    chunk = max(1, _CHUNK // n)
+    chunk = max(1, _CHUNK // pictures)
     found = []
     for start in range(0, draws, chunk):
-        rows = rng.integers(n, size=(min(chunk, draws - start), n))  # (R, N)
-        found.append(statistic(*(column[rows] for column in columns)))
-    low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
+        rows = rng.integers(pictures, size=(min(chunk, draws - start), pictures))  # (R, N)
+        cells = rows + np.arange(len(rows))[:, None] * pictures
+        found.append(statistic(np.bincount(cells.ravel(), minlength=rows.size).reshape(rows.shape)))
+    return np.concatenate(found)
+
+
+def interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval (low, high): Efron & Tibshirani 1993, "An Introduction to the Bootstrap",
+    §13.3. scores: of ``resampled``.
+
+    The model is held fixed: this tells what another test set would give, nothing about another training run
+    (across_seeds and across_runs do).
+    """
+    assert 0 < level < 1, f"level {level} outside 0..1"
+    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def across_runs(
+    values: np.ndarray,
+    scores: np.ndarray,
+    pictures: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    level: float = 0.95,
+) -> Estimate:
+    """across_seeds for any score: the pictures' part B is the bootstrap's variance of the runs' mean.
+
+    values: (S,) scores of the runs, or differences of paired ones; scores: (S, draws) of ``resampled``, the
+    same draws for all runs; pictures: N, of a test set; bounds: what a value cannot leave.
+    """
+    seeds = len(values)
+    between_seeds = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
+    if (values == values[0]).all() and (scores == scores[0, 0]).all():
+        return _without_exception(float(values[0]), seeds, pictures, bounds, level)
+    between_pictures = float(scores.mean(axis=0).var(ddof=1))
+    return _combined(float(np.mean(values)), between_seeds, between_pictures, seeds, pictures, bounds, level)
 
 
 def across_seeds(correct: np.ndarray, level: float = 0.95) -> Estimate:
@@ -130,20 +129,36 @@ def _interval(values: np.ndarray, level: float, bounds: tuple[float, float]) -> 
     assert seeds >= 1, "no run"
     assert pictures >= 2, f"{pictures} test pictures have no variance"
     assert 0 < level < 1, f"level {level} outside 0..1"
-    value = float(values.mean())
-    tail = (1 - level) / 2
-    if (values == values[0, 0]).all():
-        value = float(values[0, 0])  # exactly: a mean of equal floats may round
-        share = 1 - tail ** (1 / pictures)
-        return Estimate(
-            value, value - (value - bounds[0]) * share, value + (bounds[1] - value) * share, seeds
-        )
+    if (values == values[0, 0]).all():  # exactly: a mean of equal floats may round
+        return _without_exception(float(values[0, 0]), seeds, pictures, bounds, level)
     between_seeds = float(values.mean(axis=1).var(ddof=1)) / seeds if seeds > 1 else 0.0
     between_pictures = float(values.mean(axis=0).var(ddof=1)) / pictures
     if between_seeds + between_pictures < 1e-20:
         # No two runs and no two pictures differ in their means, yet single values do (two runs, each right
         # where the other is wrong): all S * N values as independent ones are what is left to go by.
         between_pictures = float(values.var(ddof=1)) / values.size
+    value = float(values.mean())
+    return _combined(value, between_seeds, between_pictures, seeds, pictures, bounds, level)
+
+
+def _without_exception(
+    value: float, seeds: int, pictures: int, bounds: tuple[float, float], level: float
+) -> Estimate:
+    share = 1 - ((1 - level) / 2) ** (1 / pictures)
+    return Estimate(value, value - (value - bounds[0]) * share, value + (bounds[1] - value) * share, seeds)
+
+
+def _combined(
+    value: float,
+    between_seeds: float,
+    between_pictures: float,
+    seeds: int,
+    pictures: int,
+    bounds: tuple[float, float],
+    level: float,
+) -> Estimate:
+    assert 0 < level < 1, f"level {level} outside 0..1"
+    tail = (1 - level) / 2
     square = stats.t.ppf(1 - tail, pictures - 1) ** 2 * between_pictures
     if seeds > 1:
         square += stats.t.ppf(1 - tail, seeds - 1) ** 2 * between_seeds

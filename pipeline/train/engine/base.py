@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from pipeline.config import TrainConfig, UserError
 from pipeline.data.batches import Batch
-from pipeline.data.mix import cross_entropy
 from pipeline.train.engine.ema import Ema
 from pipeline.train.engine.precision import autocast, precision_dtype
+from pipeline.train.loss import cross_entropy, right
 from pipeline.train.phases import Phases
 from pipeline.train.ranks import Ranks
 
@@ -143,9 +143,9 @@ class Engine(ABC):
         losses, correct = [], []
         for number, batch in enumerate(batches):
             with self._micro_batch(last=number == len(batches) - 1):
-                loss, right = self._micro_step(batch, len(batches))
+                loss, hits = self._micro_step(batch, len(batches))
             losses.append(loss)
-            correct.append(right)
+            correct.append(hits)
         self.phases.enter("optimizer")
         if look is not None:
             look(self._gradients())
@@ -167,7 +167,7 @@ class Engine(ABC):
         loss = cross_entropy(logits, batch.labels, batch.mix, self.config.train.label_smoothing)
         self.phases.enter("backward")
         self._backward(loss / count)
-        return loss.detach(), (logits.detach().argmax(dim=1) == batch.labels).sum()
+        return loss.detach(), right(logits.detach(), batch.labels).sum()
 
     def network(self, *, ema: bool = False) -> nn.Module:
         """The bare network to evaluate, the same on every rank; all ranks must call it.

@@ -1,0 +1,38 @@
+"""A mode's answers to the test pictures, kept in a file each, so that nothing is computed or tested twice."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.files import write_whole
+
+
+@dataclass(frozen=True)
+class Answers:
+    """:ivar answers: (N,) int64 predictions, or (N, C) float32 scores where there may be several labels.
+
+    :ivar labels: of the test pictures, (N,), or (N, C) of 1 shown, -1 not shown and 0 that takes no part.
+    :ivar rows: (N,) of the dataset's pool of test pictures; seeds may test on different ones of it.
+    :ivar chosen: what was chosen without the test pictures. :ivar identity: everything that decides these.
+    """
+
+    answers: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    chosen: dict
+    identity: dict
+
+    def keep(self, file: Path) -> None:
+        whole = io.BytesIO()
+        words = {key: np.array(json.dumps(getattr(self, key))) for key in ("chosen", "identity")}
+        np.savez_compressed(whole, answers=self.answers, labels=self.labels, rows=self.rows, **words)
+        write_whole(file, whole.getvalue())
+
+    @classmethod
+    def read(cls, file: Path) -> "Answers":
+        with np.load(file, allow_pickle=False) as found:
+            words = [json.loads(str(found[key])) for key in ("chosen", "identity")]
+            return cls(found["answers"], found["labels"], found["rows"], *words)

@@ -1,0 +1,190 @@
+"""The five datasets end to end: their exact layouts, their protocols, from the raw folder to the table."""
+
+import json
+from pathlib import Path
+
+import downstream_small as small
+import numpy as np
+import pytest
+import yaml
+from conftest import quick_config
+from PIL import Image
+
+from pipeline.config import TransferConfig, load
+from pipeline.config.protocol import SHIPPED
+from pipeline.data.index import open_index
+from pipeline.data.prepare import write_index
+from pipeline.data.sources import read
+from pipeline.data.sources.voc2007 import CLASSES as VOC_CLASSES
+from pipeline.report import load as load_run
+from pipeline.report import table, write
+from pipeline.train import Job, fit
+from pipeline.train.ranks import join
+from pipeline.transfer.answers import Answers
+from pipeline.transfer.metrics import METRICS
+from pipeline.transfer.run import run
+
+SMALL = {
+    "classes": 3,
+    "resize": {"short_side": 32, "crop": 32, "interpolation": "bicubic"},
+    "resize_trained": {"short_side": 36, "crop": 32, "interpolation": "bicubic"},
+}
+# What must be smaller where a collection is: not the split rules, the metric, or what is chosen by.
+CHANGES = {
+    "caltech101": {"validation": 15},
+    "voc2007": {"classes": 20},
+    "cub200": {"validation": 9},
+    "aircraft": {},
+    "cars": {"validation": 9},
+}
+SIZES = {  # training, validation, test
+    "caltech101": (90, 24),
+    "voc2007": (120, 60),
+    "cub200": (36, 18),
+    "aircraft": (36, 18),
+    "cars": (36, 18),
+}
+
+
+def picture(shows: dict[str, list[int]]):
+    """Draws a picture's classes, by its name or its folder's: each class one coloured bar, under noise."""
+
+    def draw(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labels = shows.get(path.stem, shows.get(path.parent.name, []))
+        seed = int.from_bytes("/".join(path.parts[-2:]).encode()[-8:], "big")
+        pixels = np.random.default_rng(seed).normal(100, 20, (48, 40, 3))
+        for label in labels:
+            pixels[2 * (label % 20) : 2 * (label % 20) + 3, :, label % 3] += 130
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=95)
+
+    return draw
+
+
+def lay_out(name: str, root: Path) -> None:
+    """Three classes of a collection (VOC: all twenty) as its publisher lays them out."""
+    if name == "caltech101":
+        counts = {"BACKGROUND_Google": 40, "accordion": 36, "anchor": 38}
+        small.caltech101(root, counts, picture({key: [7 * i] for i, key in enumerate(counts)}))
+    elif name == "voc2007":
+        shown = {f"{n:06d}": [n % 20, n // 20 * 7 % 20] for n in range(180)}
+        content = {}
+        for split, numbers in (("train", range(60)), ("val", range(60, 120)), ("test", range(120, 180))):
+            plain = {n: sorted({VOC_CLASSES[each] for each in shown[f"{n:06d}"]}) for n in numbers}
+            hard = {n: [VOC_CLASSES[(n + 3) % 20]] if n % 4 == 0 else [] for n in numbers}
+            content[split] = {
+                f"{n:06d}": (plain[n], [each for each in hard[n] if each not in plain[n]]) for n in numbers
+            }
+        small.voc2007(root, content=content, draw=picture(shown))
+    elif name == "cub200":
+        pictures = {n: (1 + n % 3, int(n <= 36)) for n in range(1, 55)}
+        folders = {bird: [7 * i] for i, bird in enumerate(small.BIRDS)}
+        small.cub200(root, pictures=pictures, draw=picture(folders))
+    elif name == "aircraft":
+        variants, numbers = (
+            small.VARIANTS[:3],
+            {"train": range(18), "val": range(18, 36), "test": range(36, 54)},
+        )
+        content = {split: {f"{n:07d}": variants[n % 3] for n in each} for split, each in numbers.items()}
+        small.aircraft(root, variants, content, picture({f"{n:07d}": [7 * (n % 3)] for n in range(54)}))
+    else:
+        content = {"train": [1 + n % 3 for n in range(36)], "test": [1 + n % 3 for n in range(18)]}
+        small.cars(root, content=content, draw=picture({f"{n + 1:05d}": [7 * (n % 3)] for n in range(36)}))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, small_index):
+    """A folder with the five indexes, their protocols with a variant 'small', and a checkpoint."""
+    root = tmp_path_factory.mktemp("five")
+    for name, changes in CHANGES.items():
+        lay_out(name, root / "raw" / name)
+        write_index(read(name, root / "raw" / name), root / "data" / name)
+        protocol = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())
+        protocol["variants"] = {"small": SMALL | changes}
+        (root / f"{name}.yaml").write_text(yaml.safe_dump(protocol))
+    with join("cpu") as ranks:
+        config = quick_config(small_index, root / "runs", train__epochs=2.0)
+        fit(Job(config, ranks, open_index(small_index).split("train")))
+    return root
+
+
+def config(world: Path, names, modes, seeds: int = 1, **recipe) -> TransferConfig:
+    recipe = {"optim": {"lr": 0.05}, "train": {"batch": 6, "epochs": 2, "device": "cpu"}} | recipe
+    tree = {
+        "name": "-".join([*modes, *names]),
+        "runs": str(world / "runs"),
+        "checkpoint": str(world / "runs/quick"),
+        "datasets": [
+            {"protocol": f"{name}-small", "name": name, "index": str(world / "data" / name), "seeds": seeds}
+            for name in names
+        ],
+        "pictures": {"size": 32},
+        "loading": {"threads": 1},
+        "modes": list(modes),
+        "finetuned": recipe,
+        "scratch": recipe,
+        "monitor": {"samples": 4},
+    }
+    (world / "config.yaml").write_text(yaml.safe_dump(tree))
+    return load(TransferConfig, world / "config.yaml")
+
+
+def test_all_five_frozen(world):
+    names = [name for name in CHANGES if name != "voc2007"]
+    whole = config(world, names, ["frozen"], seeds=2)
+    with join("cpu") as ranks:
+        results = run(whole, ranks)
+    assert [each["dataset"] for each in results] == names
+    for each in results:
+        name = each["dataset"]
+        protocol = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())
+        assert {(row["n_train"], row["n_test"]) for row in each["results"]} == {SIZES[name]}
+        for number, row in enumerate(each["results"]):
+            assert (row["protocol"], row["metric"]) == (f"{name}-small", protocol["metric"])
+            kept = Answers.read(whole.folder / "transfer" / name / f"frozen-{number}.npz")
+            value = METRICS[row["metric"]](kept.labels, kept.answers, len(each["classes"]))
+            assert row["value"] == value
+            assert row["low"] <= value <= row["high"]
+            assert "at_edge" in row["chosen"]
+            assert kept.identity["pictures"]["eval_resize"] == 32
+            assert kept.identity["pictures"]["interpolation"] == "bicubic"
+        found = each["summary"]["frozen"]
+        assert found["value"] == pytest.approx(np.mean([row["value"] for row in each["results"]]))
+        assert found["low"] < found["value"] < found["high"] or found["value"] == 1
+        assert found["value"] > (0.15 if name == "voc2007" else 0.5), "bars are easily seen"
+    told = table(load_run(whole.folder).transfers)
+    for word in ("mean per class", "top-1"):
+        assert word in told
+    assert write(whole.folder).exists()
+    with join("cpu") as ranks:
+        assert run(whole, ranks) == results
+
+
+@pytest.mark.parametrize("name", ["voc2007", "cars"])
+def test_finetuned_and_from_scratch(world, name):
+    whole = config(world, [name], ["finetuned", "scratch"])
+    with join("cpu") as ranks:
+        (result,) = run(whole, ranks)
+    assert result["improvement"]["finetuned"]["value"] == pytest.approx(
+        result["summary"]["finetuned"]["value"] - result["summary"]["scratch"]["value"]
+    )
+    for mode in ("finetuned", "scratch"):
+        kept = Answers.read(whole.folder / "transfer" / name / f"{mode}-0.npz")
+        assert kept.answers.shape == kept.labels.shape
+        assert kept.identity["pictures"]["eval_resize"] == 36
+        state = json.loads(json.dumps(kept.identity[mode]["train"]))
+        assert state["epochs"] == 2
+
+
+def test_voc_has_as_many_figures_as_variants(world):
+    """ "VOC07 mAP" is not one number: from the same scores, what is difficult and the area decide."""
+    raw = open_index(world / "data/voc2007").split("test", multilabel=True).labels
+    scores = np.random.default_rng(0).normal(size=raw.shape) + raw
+    ignored, negative = raw, np.where(raw == 0, np.int8(-1), raw)
+    found = {
+        (metric, word): METRICS[metric](labels, scores, 20)
+        for metric in ("map_11point", "map_all_points")
+        for word, labels in (("ignored", ignored), ("negative", negative))
+    }
+    assert len({round(value, 4) for value in found.values()}) == 4
+    assert found["map_11point", "ignored"] > found["map_11point", "negative"]
