@@ -2,10 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from conftest import ROOT, config_tree, torchrun
@@ -64,14 +68,37 @@ def reaches(cluster, job: str, run: Path, step: int, restarts: int = 0) -> None:
     until(reached, PATIENCE, lambda: cluster.job_log(job))
 
 
+@contextmanager
+def paused(cluster) -> Iterator[list[psutil.Process]]:
+    """The ranks of the job that runs, standing still."""
+    found = [process for node in ("n1", "n2") for process in cluster.processes(node)]
+    ranks = [process for process in found if "launch.train" in process.cmdline()]
+    ranks = [process for process in ranks if "launch.torchrun" not in process.cmdline()]
+    assert len(ranks) == 2
+    for process in ranks:
+        process.suspend()
+    yield ranks
+    for process in ranks:
+        process.resume()
+
+
+def signalled(process: psutil.Process) -> bool:
+    """Whether SIGUSR1 waits for a process that stands still."""
+    told = Path(f"/proc/{process.pid}/status").read_text()
+    pending = [int(mask, 16) for mask in re.findall(r"(?:SigPnd|ShdPnd):\s*(\w+)", told)]
+    return any(mask >> (signal.SIGUSR1 - 1) & 1 for mask in pending)
+
+
 def test_a_job_that_is_preempted_twice_ends_in_the_bits_of_an_undisturbed_one(cluster, place, small_index):
     """Two nodes of one rank against torchrun with two ranks on one machine. Preempted by its time limit, of
     which SLURM warns with a signal, and by scancel; queued again by itself, as the same W&B run."""
-    name = config(place, small_index, train__epochs=8.0, monitor__wandb=True)
+    name = config(place, small_index, train__epochs=6.0, monitor__wandb=True)
     job = submit(cluster, place, "train", name, "--nodes", "2", "--time", "60")["train"]
     run = place / "runs" / "quick"
     reaches(cluster, job, run, 10)
     cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # less than the warning's 3 minutes
+    with paused(cluster) as ranks:  # SLURM looks at its clock twice a minute; the run might end before
+        until(lambda: all(map(signalled, ranks)), PATIENCE, lambda: cluster.job_log(job))
     cluster.wait(job, "PENDING", restarts=1, timeout=PATIENCE)
     cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     stopped = saved_step(run)

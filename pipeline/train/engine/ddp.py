@@ -1,6 +1,7 @@
 """Every rank holds the whole model and optimizer; torch's DDP averages the gradients."""
 
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,8 @@ def _wrapped(model: nn.Module, ranks: Ranks) -> DistributedDataParallel:
     """Batch-norm statistics stay each rank's own while it trains: the first rank's are what is evaluated and
     saved, and these don't depend on the others'. Sent in every step they took longer than the optimizer."""
     ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-    return DistributedDataParallel(
-        model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
-    )
+    known = signature(DistributedDataParallel).parameters
+    sending = (
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    )  # torch < 2.15
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **{sending: False})
