@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from launch import door, parser_of
-from pipeline.config import TrainConfig, TransferConfig, UserError, load
+from pipeline.config import UserError
 
 EXAMPLE = """examples:
   python -m launch.submit train configs/imagenet/resnet50.yaml --nodes 4 --gpus-per-node 8 --time 24:00:00
@@ -35,75 +35,36 @@ def main(argv: list[str] | None = None) -> None:
         if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", words.nodes):
             raise UserError(f"--nodes {words.nodes}: write a number, or MIN-MAX as in 2-4")
         words.overrides += more  # argparse takes none after an option
-        pieces, plan = {"train": trains, "transfer": transfers, "chain": chain}[words.action](words)
-        print("\n".join(plan))
-        for piece in pieces:
-            print(f"{piece.what}: {' '.join(map(shlex.quote, ['sbatch', str(piece.path), *piece.words]))}")
-        if words.dry_run:
-            from pipeline.cluster.script import render
-
-            for piece in pieces:
-                print(f"\n# {piece.path}\n{render(piece.script, piece.settings, piece.home / 'slurm')}")
-            return
+        # Torch takes seconds to import: a mistake in the words is told before.
+        from pipeline.cluster import orders
         from pipeline.cluster.submission import submit
 
-        for what, job in submit(pieces).items():
-            print(f"{what}: job {job}")
-        print(f"watch: python -m launch.submit status {pieces[0].runs[0]}; squeue --me")
+        request, about = _request(words), (words.config, words.overrides)
+        if words.action == "train":
+            pieces, plan = orders.train(*about, words.array, request)
+        elif words.action == "transfer":
+            pieces, plan = orders.transfer(*about, request)
+        else:
+            more = (words.transfer, words.prepare, request, words.transfer_nodes)
+            pieces, plan = orders.chain(*about, *more)
+        tell(pieces, plan, scripts=words.dry_run)
+        if not words.dry_run:
+            for what, job in submit(pieces).items():
+                print(f"{what}: job {job}")
+            print(f"watch: python -m launch.submit status {pieces[0].runs[0]}; squeue --me")
 
 
-def trains(words: Namespace) -> tuple[list, list[str]]:
-    """The pieces of ``submit train``, and what is told of them."""
-    from pipeline.cluster import submission
-    from pipeline.cluster.arrays import variants
-    from pipeline.cluster.checks import training
+def tell(pieces: list, plan: list[str], scripts: bool) -> None:
+    """What is going to be submitted; with the scripts themselves, if nothing will be."""
+    from pipeline.cluster.script import render
 
-    base = load(TrainConfig, words.config, words.overrides)
-    configs = []
-    for label, overrides in variants(words.array):
-        name = [f"name={base.name}{label}"] if label else []
-        configs.append(load(TrainConfig, words.config, [*words.overrides, *overrides, *name]))
-    request = _request(words)
-    plan = training(configs, request, will_prepare=bool(getattr(words, "prepare", None)))
-    return [submission.train(configs, base.folder, request)], plan
-
-
-def transfers(words: Namespace) -> tuple[list, list[str]]:
-    """The piece of ``submit transfer``, and what is told of it."""
-    from pipeline.cluster import submission
-    from pipeline.cluster.checks import transferring
-
-    config = load(TransferConfig, words.config, words.overrides)
-    request = _request(words)
-    return [submission.transfer(config, request)], transferring(config, request)
-
-
-def chain(words: Namespace) -> tuple[list, list[str]]:
-    """The pieces of ``submit chain``, and what is told of them: prepare, train, transfer, report."""
-    from dataclasses import replace
-
-    from pipeline.cluster import submission
-    from pipeline.cluster.checks import missing_index, transferring
-
-    if words.array:
-        raise UserError("--array: a chain is of one run; submit the runs first, then the transfer of each")
-    config = load(TrainConfig, words.config, words.overrides)
-    names = [f"name={config.name}", f"runs={config.runs}", f"checkpoint={config.folder}"]
-    tasks = load(TransferConfig, words.transfer, names)
-    pieces, plan = trains(words)
-    request = _request(words)
-    small = replace(request, nodes=words.transfer_nodes)
-    if words.prepare and missing_index(config):
-        prepare = ["launch.prepare", *shlex.split(words.prepare), "--out", config.data.index]
-        alone = replace(request, gpus_per_node=0)
-        pieces = [
-            submission.command("prepare", prepare, config.folder, alone),
-            pieces[0].waits(afterok="prepare"),
-        ]
-    pieces.append(submission.transfer(tasks, small).waits(afterok="train"))
-    report = submission.command("report", ["launch.report", str(config.folder)], config.folder, request)
-    pieces.append(report.waits(afterok="train", afterany="transfer"))
-    return pieces, [*plan, *transferring(tasks, small, trained=False)]
+    print("\n".join(plan))
+    for piece in pieces:
+        after = " and ".join(f"{kind} {what}" for kind, what in piece.after)
+        command = shlex.join(["sbatch", str(piece.path), *piece.words])
+        print(f"{piece.what}{f' ({after})' if after else ''}: {command}")
+    for piece in pieces if scripts else []:
+        print(f"\n# {piece.path}\n{render(piece.script, piece.settings, piece.home / 'slurm')}")
 
 
 def _request(words: Namespace):
@@ -157,7 +118,7 @@ def parser() -> ArgumentParser:
         )
         add("--parallel", type=int, metavar="P", help="tasks of an array that run at a time")
         add("--dry-run", action="store_true", help="check, print plan and scripts, submit nothing")
-        if action != "transfer":
+        if action == "train":
             add("--array", action="append", default=[], metavar="KEY=A,B", help="a run each: seed=0..4")
     add("--transfer", required=True, metavar="CONFIG", help="what follows the training")
     add("--transfer-nodes", default="1", metavar="N", help="of each transfer job (default 1)")

@@ -69,6 +69,30 @@ def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, caps
         assert told.count(line) == 1
 
 
+def test_a_chain_prepares_only_what_is_missing(place, capsys, small_index):
+    recipe = "{optim: {lr: 0.1}, train: {batch: 8, epochs: 1}}"
+    tasks = f"datasets: [{{name: one, index: {small_index}}}, {{name: two, index: {small_index}}}]"
+    text = f"name: x\ncheckpoint: none\n{tasks}\nfinetuned: {recipe}\nscratch: {recipe}\n"
+    (place / "transfer.yaml").write_text(text)
+    words = ["chain", "quick.yaml", "--transfer", "transfer.yaml", "--dry-run", "--prepare", "mnist --verify"]
+    submit.main(words)
+    told = capsys.readouterr().out
+    assert "prepare" not in told
+    for line in (
+        "train: sbatch {0}/train.sbatch {0}/train.yaml",
+        "transfer (afterok train): sbatch {0}/transfer.sbatch {0}/transfer.yaml --only %a",
+        "report (afterok train and afterany transfer): sbatch {0}/report.sbatch launch.report runs/quick",
+    ):
+        assert f"\n{line.format('runs/quick/slurm')}\n" in told
+    assert told.count("#SBATCH --array=0-1") == 1
+    submit.main([*words, "data.index=data/new"])
+    told = capsys.readouterr().out
+    assert (
+        "prepare: sbatch runs/quick/slurm/prepare.sbatch launch.prepare mnist --verify --out data/new" in told
+    )
+    assert "train (afterok prepare): sbatch" in told
+
+
 def test_a_folder_in_use_is_refused(place, capsys, monkeypatch):
     """By somebody who trains without SLURM, too."""
     (place / "runs" / "quick").mkdir(parents=True)

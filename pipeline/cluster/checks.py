@@ -10,18 +10,14 @@ from pipeline.train import checkpoint, dry_run
 from pipeline.transfer.task import Task
 
 
-def missing_index(config: TrainConfig) -> bool:
-    return not Path(config.data.index).exists()
-
-
-def training(configs: list[TrainConfig], request: Request, will_prepare: bool) -> list[str]:
-    """:param will_prepare: the index may still be missing.
+def training(configs: list[TrainConfig], request: Request, index: bool = True) -> list[str]:
+    """:param index: whether there is one already, that can be looked at.
 
     :raises UserError: as training would: the data, the network, the batch's split over the ranks.
     """
     for config in configs:
         check_split(config, request.ranks)
-        if not (will_prepare and missing_index(config)):
+        if index:
             dry_run(config, request.ranks)
     runs = ", ".join(str(config.folder) for config in configs)
     told = [f"{runs}: {request.nodes} nodes x {request.gpus_per_node or 'no'} GPUs"]
