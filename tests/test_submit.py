@@ -77,7 +77,7 @@ def test_a_chain_prepares_only_what_is_missing(place, capsys, small_index):
     words = ["chain", "quick.yaml", "--transfer", "transfer.yaml", "--dry-run", "--prepare", "mnist --verify"]
     submit.main(words)
     told = capsys.readouterr().out
-    assert "prepare" not in told
+    assert "\nprepare: " not in told
     for line in (
         "train: sbatch {0}/train.sbatch {0}/train.yaml",
         "transfer (afterok train): sbatch {0}/transfer.sbatch {0}/transfer.yaml --only %a",

@@ -72,8 +72,7 @@ def reaches(cluster, job: str, run: Path, step: int, restarts: int = 0) -> None:
 def paused(cluster) -> Iterator[list[psutil.Process]]:
     """The ranks of the job that runs, standing still."""
     found = [process for node in ("n1", "n2") for process in cluster.processes(node)]
-    ranks = [process for process in found if "launch.train" in process.cmdline()]
-    ranks = [process for process in ranks if "launch.torchrun" not in process.cmdline()]
+    ranks = [each for each in found if each.name() == "python" and "RANK" in each.environ()]
     assert len(ranks) == 2
     for process in ranks:
         process.suspend()
