@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -78,12 +78,16 @@ def paused(cluster) -> Iterator[list[psutil.Process]]:
         process.suspend()
     yield ranks
     for process in ranks:
-        process.resume()
+        with suppress(psutil.NoSuchProcess):  # SLURM has made it go on, to end it
+            process.resume()
 
 
 def signalled(process: psutil.Process) -> bool:
-    """Whether SIGUSR1 waits for a process that stands still."""
-    told = Path(f"/proc/{process.pid}/status").read_text()
+    """Whether SIGUSR1 waits for a process that stands still, or has ended it."""
+    try:
+        told = Path(f"/proc/{process.pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
     pending = [int(mask, 16) for mask in re.findall(r"(?:SigPnd|ShdPnd):\s*(\w+)", told)]
     return any(mask >> (signal.SIGUSR1 - 1) & 1 for mask in pending)
 

@@ -45,7 +45,8 @@ def bars(one: dict[str, Any]) -> list[Line]:
     found = []
     for each in one["lines"]:
         if not each["failed"]:
-            words = f"{each['rate']['median']:,.0f}"
+            rate = each["rate"]["median"]
+            words = f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}"
             if KINDS.get(each["name"]) != "ours":
                 words += f"  ours ×{each['ours_faster']['median']:.2f}"
             found.append((TITLES[each["name"]], each["rate"], words, KINDS.get(each["name"], "rival")))
