@@ -71,7 +71,8 @@ def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, caps
 
 def test_a_chain_prepares_only_what_is_missing(place, capsys, small_index):
     recipe = "{optim: {lr: 0.1}, train: {batch: 8, epochs: 1}}"
-    tasks = f"datasets: [{{name: one, index: {small_index}}}, {{name: two, index: {small_index}}}]"
+    about = f"index: {small_index}, validation: 0.2"
+    tasks = f"datasets: [{{name: one, {about}}}, {{name: two, {about}}}]"
     text = f"name: x\ncheckpoint: none\n{tasks}\nfinetuned: {recipe}\nscratch: {recipe}\n"
     (place / "transfer.yaml").write_text(text)
     words = ["chain", "quick.yaml", "--transfer", "transfer.yaml", "--dry-run", "--prepare", "mnist --verify"]

@@ -156,8 +156,8 @@ TRANSFER = """
 name: elsewhere
 checkpoint: none
 datasets:
-  - {name: first, index: INDEX, per_class: 8, seeds: 1}
-  - {name: second, index: INDEX, per_class: 16, seeds: 1}
+  - {name: first, index: INDEX, per_class: 8, seeds: 1, validation: 0.25}
+  - {name: second, index: INDEX, per_class: 16, seeds: 1, validation: 0.25}
 modes: [frozen]
 pictures: {size: 32, crop: pad, eval_resize: null}
 finetuned: &recipe {optim: {lr: 0.1}, train: {batch: 8, epochs: 1}}
