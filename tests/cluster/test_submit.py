@@ -76,3 +76,14 @@ def test_a_job_of_gpus_starts_a_rank_for_each(place, capsys, cluster, monkeypatc
     log = (place / f"runs/quick/slurm/{job}.log").read_text()
     assert "--nnodes=1 --nproc-per-node=2 --local-addr=127.0.0.1" in log
     assert f"-m launch.train runs/quick/slurm/train.yaml\njob {job}: done" in log
+
+
+def test_a_chain_by_hand_waits_as_it_should(place, cluster):
+    (place / "slurm").symlink_to(ROOT / "slurm")
+    words = ("quick.yaml", "transfer.yaml", "runs/quick", "0-1", "--hold")
+    told = cluster.run("bash", "slurm/chain.sh", *words, cwd=place).stdout
+    train, transfer, report = re.findall(r"\d+", told)
+    waits = {job: cluster.job(job)["Dependency"] for job in (transfer, report)}
+    assert f"afterok:{train}(unfulfilled)" in waits[transfer]
+    assert f"afterok:{train}(unfulfilled)" in waits[report]
+    assert f"afterany:{transfer}_*(unfulfilled)" in waits[report]
