@@ -21,8 +21,11 @@ from pipeline.report import table, write
 from pipeline.train import Job, fit
 from pipeline.train.ranks import join
 from pipeline.transfer.answers import Answers
+from pipeline.transfer.backbone import Backbone
 from pipeline.transfer.metrics import METRICS
+from pipeline.transfer.modes import Stage
 from pipeline.transfer.run import run
+from pipeline.transfer.task import Task
 
 SMALL = {
     "classes": 3,
@@ -158,6 +161,22 @@ def test_all_five_frozen(world):
     assert write(whole.folder).exists()
     with join("cpu") as ranks:
         assert run(whole, ranks) == results
+
+
+def test_nothing_is_chosen_by_the_labels_of_the_test(world):
+    """Where the test is the rest of the pictures, its labels lie beside the others: they must not be used."""
+    whole = config(world, ["caltech101"], ["frozen"])
+    with join("cpu") as ranks:
+        stage = Stage(whole, Backbone.read(whole.checkpoint), ranks)
+        task = Task.open(whole.datasets[0], 0, "datasets.0")
+        answers, chosen = stage.frozen(task, 0)
+        others = task.learned.labels.copy()
+        others[task.draws[0].tested] = 0
+        vars(task.learned)["labels"] = others
+        again, chosen_again = stage.frozen(task, 0)
+    assert len(set(answers.tolist())) == 3
+    assert np.array_equal(again, answers)
+    assert chosen_again == chosen
 
 
 @pytest.mark.parametrize("name", ["voc2007", "cars"])

@@ -13,7 +13,7 @@ from pipeline.transfer.precision import all_points, average_precision, eleven_po
 def scored(targets, scores, area, weights=None) -> float:
     targets, scores = np.array(targets), np.array(scores, float)
     weights = np.ones(len(targets), int) if weights is None else np.array(weights)
-    return float(average_precision(targets, scores, weights[None], area)[0])
+    return float(average_precision(targets, scores, weights[:, None], area)[0])
 
 
 def kit(targets, scores) -> float:
