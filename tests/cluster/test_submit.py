@@ -11,6 +11,8 @@ from conftest import ROOT, config_tree
 from launch import submit
 from pipeline.cluster import client
 
+from .slurm_cluster import until
+
 pytestmark = pytest.mark.slurm
 
 
@@ -63,19 +65,55 @@ def test_a_sweep_is_one_array_of_which_each_run_knows_its_task(place, capsys, cl
     assert cluster.job(entry["job"])["ArrayTaskThrottle"] == "1"
 
 
-def test_a_job_of_gpus_starts_a_rank_for_each(place, capsys, cluster, monkeypatch):
-    """The cluster's GPUs are empty files: of torchrun only the words are looked at."""
+def stand_in(place: Path, monkeypatch, torchrun: str) -> None:
+    """Jobs whose torchrun is some bash: only what SLURM and the scripts make of it is looked at."""
     python = place / "python"
-    told = '[[ "$*" == *launch.torchrun* ]] && { echo "$@"; exit 0; }'
-    python.write_text(f'#!/bin/bash\n{told}\nexec {sys.executable} "$@"\n')
+    instead = f'if [[ "$*" == *launch.torchrun* ]]; then {torchrun}; fi'
+    python.write_text(f'#!/bin/bash\n{instead}\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     monkeypatch.setenv("PYTHON", str(python))
-    submit.main(["train", "quick.yaml", "--partition", "gpu", "--gpus-per-node", "2"])
-    job = re.search(r"train: job (\d+)", capsys.readouterr().out)[1]
+
+
+def submitted(capsys, *words: str) -> str:
+    """The training job's id."""
+    submit.main(["train", "quick.yaml", *words])
+    return re.search(r"train: job (\d+)", capsys.readouterr().out)[1]
+
+
+def test_a_job_of_gpus_starts_a_rank_for_each(place, capsys, cluster, monkeypatch):
+    """The cluster's GPUs are empty files."""
+    stand_in(place, monkeypatch, 'echo "$@"; exit 0')
+    job = submitted(capsys, "--partition", "gpu", "--gpus-per-node", "2")
     assert cluster.wait(job) == "COMPLETED"
     log = (place / f"runs/quick/slurm/{job}.log").read_text()
     assert "--nnodes=1 --nproc-per-node=2 --local-addr=127.0.0.1" in log
     assert f"-m launch.train runs/quick/slurm/train.yaml\njob {job}: done" in log
+
+
+SAVES = 'trap "echo 75 > $EXIT_NOTE; exit 75" TERM; touch started; while :; do sleep 0.1; done'
+
+
+def test_a_job_that_saves_when_it_is_cancelled_stays_cancelled(place, capsys, cluster, monkeypatch):
+    stand_in(place, monkeypatch, SAVES)
+    job = submitted(capsys)
+    until((place / "started").exists, 30, lambda: cluster.job_log(job))
+    cluster.run("scancel", job)
+    assert cluster.wait(job, "CANCELLED") == "CANCELLED"
+    log = place / f"runs/quick/slurm/{job}.log"
+    until(lambda: f"job {job}: preempted and saved, and cancelled" in log.read_text(), 10, log.read_text)
+    assert client.queued([job]) == []
+    assert cluster.job(job)["Restarts"] == "0"
+
+
+def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(place, capsys, cluster, monkeypatch):
+    stand_in(place, monkeypatch, SAVES)
+    job = submitted(capsys, "--nodes", "2")
+    until((place / "started").exists, 30, lambda: cluster.job_log(job))
+    urgent = cluster.submit("--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=place)
+    assert cluster.wait(urgent) == "COMPLETED"
+    cluster.wait(job, "PENDING", "RUNNING", restarts=1)
+    log = (place / f"runs/quick/slurm/{job}.log").read_text()
+    assert f"job {job}: preempted and saved; it is queued again" in log
 
 
 def test_a_chain_by_hand_waits_as_it_should(place, cluster):
