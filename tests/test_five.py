@@ -207,3 +207,28 @@ def test_voc_has_as_many_figures_as_variants(world):
     }
     assert len({round(value, 4) for value in found.values()}) == 4
     assert found["map_11point", "ignored"] > found["map_11point", "negative"]
+
+
+def test_learning_rate_and_decay_are_chosen_on_validation(world):
+    """By the protocol's metric, on the validation split alone; then trained anew on both and tested once."""
+    grid = {"lr": [1e-7, 0.03, 1e30], "decay": [0.0, 1e-4]}
+    whole = config(world, ["voc2007"], ["finetuned"], grid=grid)
+    tested, seen = [], Stage._seen
+    with join("cpu") as ranks, pytest.MonkeyPatch.context() as patch:
+        stage = Stage(whole, Backbone.read(whole.checkpoint), ranks)
+        task = Task.open(whole.datasets[0], 0, "datasets.0")
+        patch.setattr(Stage, "_seen", lambda *words: tested.append(words[2:]) or seen(*words))
+        answers, chosen = stage.answers(task, "finetuned", 0)
+    *trials, (train, test) = tested
+    paths = [task.learned.take(rows).table["path"].to_pylist() for rows in task.draws[0].choosing]
+    assert len(trials) == 6
+    for parts in trials:
+        assert [part.table["path"].to_pylist() for part in parts] == paths
+    assert (len(train), test.fingerprint) == (120, task.pool.fingerprint)
+    assert answers.shape == (60, 20)
+    pairs = [(lr, decay / lr) for lr in grid["lr"] for decay in (1e-4, 0.0)]
+    assert [tuple(point[:2]) for point in chosen["path"]] == pairs
+    assert [point[2] for point in chosen["path"][4:]] == [None, None], "diverged"
+    best = max(chosen["path"][:4], key=lambda point: point[2])
+    assert (chosen["lr"], chosen["weight_decay"], chosen["val_score"]) == tuple(best)
+    assert chosen["lr"] > 1e-6, "which learns nothing"

@@ -8,8 +8,17 @@ from pydantic import Field, model_validator
 from pipeline.config.errors import UserError
 from pipeline.config.pictures import Pictures
 from pipeline.config.protocol import Protocol, find
-from pipeline.config.section import Positive, Section
+from pipeline.config.section import NotNegative, Positive, Section
 from pipeline.config.training import Loading, Monitor, Optimizer, Train
+
+
+class Grid(Section):
+    """Learning rates and decays that are tried, each with each, on validation (Kornblith et al. 2019)."""
+
+    lr: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    """In place of the recipe's ``optim.lr``."""
+    decay: list[NotNegative] = Field(min_length=1)
+    """Each is divided by the learning rate to give the weight decay, as in the lineage."""
 
 
 class Recipe(Section):
@@ -17,6 +26,8 @@ class Recipe(Section):
 
     optim: Optimizer
     train: Train
+    grid: Grid | None = None
+    """What is chosen on validation, then trained anew on all training pictures; none = ``optim`` as it is."""
 
 
 class Dataset(Protocol):

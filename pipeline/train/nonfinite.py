@@ -16,6 +16,10 @@ NAMED = 3
 """Pictures told by name; all are in the file."""
 
 
+class DivergedError(UserError):
+    """Training has no finite gradient any more; raised on all ranks."""
+
+
 class NonFinite:
     """Counts skipped steps on every rank alike.
 
@@ -61,11 +65,11 @@ class NonFinite:
     def too_many(self) -> bool:
         return self.run >= self._config.train.nonfinite_limit
 
-    def complaint(self, done: int) -> UserError:
+    def complaint(self, done: int) -> DivergedError:
         """What is told when the job stops after step ``done``."""
         first = done - self.run + 1
         named = ", ".join(self._first[:NAMED])
-        return UserError(
+        return DivergedError(
             f"train.nonfinite_limit: no finite gradient in the {self.run} steps {first} to {done}, each was "
             f"skipped; the state before step {first} is saved; pictures of step {first}: {named}, "
             f"... (all in {self._file}); a smaller optim.lr, a longer optim.warmup or optim.clip may help"

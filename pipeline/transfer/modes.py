@@ -15,17 +15,22 @@ from pipeline.config import (
     Checkpoint,
     Data,
     Monitor,
+    Optimizer,
     Pictures,
     Recipe,
     TrainConfig,
     TransferConfig,
     UserError,
 )
+from pipeline.data.index import Split
 from pipeline.data.loader import Loader
 from pipeline.train import Job, fit
+from pipeline.train.evaluate import Evaluation
+from pipeline.train.nonfinite import DivergedError
 from pipeline.train.ranks import Ranks
 from pipeline.transfer.backbone import Backbone
 from pipeline.transfer.features import features, refuse
+from pipeline.transfer.grid import choose, score
 from pipeline.transfer.probe import probe
 from pipeline.transfer.task import Task
 
@@ -61,13 +66,16 @@ class Stage:
             identity["difficult"] = dataset.difficult
         if mode != "scratch":
             identity["checkpoint_sha256"] = self.backbone.digest
+        choosing = {"validation": dataset.val or dataset.validation, "choose_by": dataset.choose_by}
+        if dataset.choose_by == "metric":
+            choosing["metric"] = dataset.metric
         if mode == "frozen":
-            choosing = {"validation": dataset.val or dataset.validation, "choose_by": dataset.choose_by}
-            if dataset.choose_by == "metric":
-                choosing["metric"] = dataset.metric
             return identity | choosing
         recipe = getattr(self.config, mode)
         fixed = {"optim": recipe.optim.model_dump(), "train": recipe.train.model_dump(exclude={"device"})}
+        if recipe.grid is not None:
+            fixed["grid"] = recipe.grid.model_dump()
+            identity |= choosing
         return identity | {mode: fixed, "model": self.backbone.about.model_dump()}
 
     def pictures(self, task: Task, mode: str) -> Pictures:
@@ -92,7 +100,7 @@ class Stage:
             test = self._features(task, task.pool, "test features")
         if not self.ranks.first:
             return np.empty(0, np.int64), {}
-        splits = [np.searchsorted(used, rows) for rows in (drawn.fit, drawn.chosen_on)]
+        splits = [np.searchsorted(used, rows) for rows in drawn.choosing]
         classes, by = len(task.learned.classes), _choosing(task)
         with warnings.catch_warnings(record=True) as caught:
             labels = task.labels(task.learned)[used]
@@ -107,16 +115,33 @@ class Stage:
 
     def trained(self, task: Task, mode: str, number: int) -> Found:
         """The training loop on the task, from the checkpoint with a new head or from random weights."""
-        config = self._train_config(task, mode, number)
-        job = Job(config, self.ranks, task.training(number), evaluation_batch=self.config.batch)
-        model = fit(job)
-        seen = job.evaluate(model, task.test(number), f"{config.name} on {task.dataset.test}")
-        refuse(seen.faults)
+        recipe: Recipe = getattr(self.config, mode)
+        config, chosen = self._train_config(task, mode, number), {}
+        if recipe.grid is not None:
+            learned, held_out = (task.part(rows) for rows in task.draws[number].choosing)
+
+            def tried(optim: Optimizer) -> float | None:
+                place = f"{config.name}/grid/lr{optim.lr:g}-wd{optim.weight_decay:g}"
+                trial = config.model_copy(update={"name": place, "optim": optim})
+                try:
+                    return score(task, held_out.labels, self._seen(trial, learned, held_out))
+                except DivergedError:
+                    return None
+
+            optim, chosen = choose(recipe.grid, recipe.optim, tried, f"{mode}.grid.lr")
+            config = config.model_copy(update={"optim": optim})
+        seen = self._seen(config, task.training(number), task.test(number))
         if task.multilabel and not np.isfinite(seen.scores).all():
             raise UserError(f"{mode}.optim.lr: training on {task.dataset.name} diverged; give a lower one")
-        recipe = getattr(self.config, mode)
-        chosen = {"lr": recipe.optim.lr, "epochs": recipe.train.epochs, "batch": recipe.train.batch}
-        return seen.scores if task.multilabel else seen.predictions, chosen
+        about = {"lr": config.optim.lr, "epochs": recipe.train.epochs, "batch": recipe.train.batch}
+        return seen.scores if task.multilabel else seen.predictions, about | chosen
+
+    def _seen(self, config: TrainConfig, train: Split, test: Split) -> Evaluation:
+        """What the network trained on one split says of another."""
+        job = Job(config, self.ranks, train, evaluation_batch=self.config.batch)
+        seen = job.evaluate(fit(job), test, f"{config.name} on {len(test)} pictures")
+        refuse(seen.faults)
+        return seen
 
     def _features(self, task: Task, split, title: str) -> np.ndarray:
         config = self.config

@@ -24,6 +24,10 @@ class Drawn:
     tested: np.ndarray
 
     @property
+    def choosing(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.fit, self.chosen_on
+
+    @property
     def rows(self) -> np.ndarray:
         """Both, from which is learned once all is chosen."""
         return np.sort(np.concatenate([self.fit, self.chosen_on]))
@@ -79,7 +83,11 @@ class Task:
 
     def training(self, number: int) -> Split:
         """What is learned from once all is chosen, for the task's seed ``number``."""
-        split = self.learned.take(self.draws[number].rows)
+        return self.part(self.draws[number].rows)
+
+    def part(self, rows: np.ndarray) -> Split:
+        """Some of ``learned``, under the labels that are learned."""
+        split = self.learned.take(rows)
         return split.relabelled(self.labels(split)) if self.multilabel else split
 
     def test(self, number: int) -> Split:
