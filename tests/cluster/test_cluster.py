@@ -124,12 +124,12 @@ def test_nothing_is_left(cluster, tmp_path, number):
     assert not abandoned.exists()
     client = {"env": os.environ | {"SLURM_CONF": conf}, "cwd": tmp_path, "check": True}
     subprocess.run(["sbatch", "--nodes=2", "--wrap", "srun setsid sleep 602"], **client)
-    until(lambda: "sleep" in "".join(left(folder)), 20, lambda: str(left(folder)))
+    until(lambda: "sleep" in "".join(left(folder)), 60, lambda: str(left(folder)))
     assert folder.name in left(folder)
     assert cluster.node_state("n1") == "idle"
     owner.send_signal(number)
-    owner.communicate(timeout=20)
-    until(lambda: not left(folder), 10, lambda: "\n".join(left(folder)))
+    owner.communicate(timeout=60)
+    until(lambda: not left(folder), 60, lambda: "\n".join(left(folder)))
     assert cluster.run("srun", "--nodes=2", "hostname").stdout.split() in (["n1", "n2"], ["n2", "n1"])
 
 
