@@ -11,8 +11,8 @@ from pipeline.config import UserError
 EXAMPLE = """examples:
   python -m launch.submit train configs/imagenet/resnet50.yaml --nodes 4 --gpus-per-node 8 --time 24:00:00
   python -m launch.submit train configs/cifar10/resnet20.yaml --array seed=0..4 --parallel 2
-  python -m launch.submit transfer configs/transfer.yaml checkpoint=runs/imagenet-resnet50 --gpus-per-node 8
-  python -m launch.submit chain configs/imagenet/resnet50.yaml --transfer configs/transfer.yaml \\
+  python -m launch.submit transfer configs/transfer/five.yaml checkpoint=runs/imagenet-resnet50 --gpus-per-node 8
+  python -m launch.submit chain configs/imagenet/resnet50.yaml --transfer configs/transfer/five.yaml \\
       --prepare "imagenet --root /data/ILSVRC2012 --verify" --nodes 4 --gpus-per-node 8
   python -m launch.submit status runs/imagenet-resnet50
 
@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         if not words.dry_run:
             for what, job in submit(pieces).items():
                 print(f"{what}: job {job}")
-            print(f"watch: python -m launch.submit status {pieces[0].runs[0]}; squeue --me")
+            runs = " ".join(str(run) for run in pieces[0].runs)
+            print(f"watch: python -m launch.submit status {runs}; squeue --me")
 
 
 def tell(pieces: list, plan: list[str], scripts: bool) -> None:

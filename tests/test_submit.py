@@ -58,13 +58,15 @@ def test_a_mistake_is_a_line_and_nothing_is_written(place, capsys, words, line):
 def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, capsys, monkeypatch):
     monkeypatch.setenv("PATH", str(place))
     assert "sbatch: not found; submit on a login node" in mistake(capsys, "train", "quick.yaml")
-    submit.main(["train", "quick.yaml", "--nodes", "2", "--time", "10", "--dry-run"])
+    words = ["--nodes", "2", "--time", "10", "--sbatch", "signal=USR1@600"]
+    submit.main(["train", "quick.yaml", *words, "--dry-run"])
     told = capsys.readouterr().out
     for line in (
         "#SBATCH --nodes=2",
         "#SBATCH --time=10",
         "#SBATCH --output=runs/quick/slurm/%j.log",
         "#SBATCH --requeue",
+        "#SBATCH --signal=USR1@600",
     ):
         assert told.count(line) == 1
 

@@ -69,49 +69,35 @@ class Piece:
 
 def train(configs: list[TrainConfig], home: Path, request: Request) -> Piece:
     """One run, or an array of one run per config, with its files in ``home``."""
-    settings = request.settings() | {"signal": f"USR1@{_notice(configs[0].train.time_margin)}"}
-    file = "train.yaml" if len(configs) == 1 else "train-%a.yaml"
+    tasks, runs = len(configs), tuple(config.folder for config in configs)
+    file = "train.yaml" if tasks == 1 else "train-%a.yaml"
     files = {file.replace("%a", str(number)): dump(config) for number, config in enumerate(configs)}
-    runs = tuple(config.folder for config in configs)
-    return _piece("train", "train", home, runs, (file,), settings, request, files, len(configs))
+    settings = _settings("train", home, request, tasks, signal=_notice(configs[0].train.time_margin))
+    return Piece("train", "train", home, runs, (str(home / "slurm" / file),), settings, files, tasks)
 
 
 def transfer(config: TransferConfig, request: Request) -> Piece:
     """One job per dataset."""
-    settings = request.settings() | {"signal": f"USR1@{_notice(2)}"}
-    tasks, words = len(config.datasets), ("transfer.yaml",)
-    files = {"transfer.yaml": dump(config)}
-    if tasks > 1:
-        words += ("--only", "%a")
-    return _piece(
-        "transfer", "transfer", config.folder, (config.folder,), words, settings, request, files, tasks
-    )
+    home, tasks, files = config.folder, len(config.datasets), {"transfer.yaml": dump(config)}
+    words = (str(home / "slurm" / "transfer.yaml"), *(("--only", "%a") if tasks > 1 else ()))
+    settings = _settings("transfer", home, request, tasks, signal=_notice(config.finetuned.train.time_margin))
+    return Piece("transfer", "transfer", home, (home,), words, settings, files, tasks)
 
 
 def command(what: str, words: list[str], run: Path, request: Request) -> Piece:
     """One command on one node."""
-    settings = replace(request, nodes="1").settings()
-    return _piece(what, "command", run, (run,), tuple(words), settings, request)
+    settings = _settings(what, run, replace(request, nodes="1"))
+    return Piece(what, "command", run, (run,), tuple(words), settings)
 
 
-def _piece(
-    what: str,
-    template: str,
-    home: Path,
-    runs: tuple[Path, ...],
-    words: tuple[str, ...],
-    settings: dict[str, object],
-    request: Request,
-    files: dict[str, str] | None = None,
-    tasks: int = 1,
-) -> Piece:
+def _settings(what: str, home: Path, request: Request, tasks: int = 1, **own: str) -> dict[str, object]:
+    """By sbatch's long option; what the user asks for comes before what is ours."""
     log = "%j" if tasks == 1 else "%A_%a"
-    settings = settings | {"job-name": f"{what}-{home.name}", "output": home / "slurm" / f"{log}.log"}
+    about = {"job-name": f"{what}-{home.name}", "output": home / "slurm" / f"{log}.log", **own}
     if tasks > 1:
         limit = f"%{request.parallel}" if request.parallel else ""
-        settings["array"] = f"0-{tasks - 1}{limit}"
-    beside = [str(home / "slurm" / word) if word.endswith(".yaml") else word for word in words]
-    return Piece(what, template, home, runs, tuple(beside), settings, files or {}, tasks)
+        about["array"] = f"0-{tasks - 1}{limit}"
+    return about | request.settings()
 
 
 def write(piece: Piece) -> None:
@@ -153,7 +139,7 @@ def waiting(piece: Piece, jobs: Mapping[str, str]) -> list[str]:
     return [f"--dependency={','.join(kinds)}", "--kill-on-invalid-dep=yes"] if kinds else []
 
 
-def _notice(margin: float) -> int:
-    """Seconds before its end at which SLURM sends its signal: a minute before the job would stop by itself,
-    for SLURM looks at its clock only now and then."""
-    return int(60 * margin + 60)
+def _notice(margin: float) -> str:
+    """SLURM's signal a minute before the job would stop by itself, ``margin`` minutes before its end: SLURM
+    looks at its clock only now and then."""
+    return f"USR1@{int(60 * margin + 60)}"
