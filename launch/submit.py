@@ -11,7 +11,7 @@ from pipeline.config import UserError
 EXAMPLE = """examples:
   python -m launch.submit train configs/imagenet/resnet50.yaml --nodes 4 --gpus-per-node 8 --time 24:00:00
   python -m launch.submit train configs/cifar10/resnet20.yaml --array seed=0..4 --parallel 2
-  python -m launch.submit transfer configs/transfer/five.yaml checkpoint=runs/imagenet-resnet50 --gpus-per-node 8
+  python -m launch.submit transfer configs/transfer/five.yaml checkpoint=runs/demo --gpus-per-node 8
   python -m launch.submit chain configs/imagenet/resnet50.yaml --transfer configs/transfer/five.yaml \\
       --prepare "imagenet --root /data/ILSVRC2012 --verify" --nodes 4 --gpus-per-node 8
   python -m launch.submit status runs/imagenet-resnet50
