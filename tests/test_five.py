@@ -159,6 +159,8 @@ def test_all_five_frozen(world):
     for word in ("mean per class", "top-1"):
         assert word in told
     assert write(whole.folder).exists()
+    assert "at_edge" in (report := (whole.folder / "report.md").read_text())
+    assert "path [[" not in report
     with join("cpu") as ranks:
         assert run(whole, ranks) == results
 

@@ -174,6 +174,8 @@ def single_results(transfer: dict[str, Any]) -> list[dict[str, str]]:
         known = isinstance(low, (int, float)) and isinstance(high, (int, float))
         chosen = result.get("chosen")
         chosen = chosen if isinstance(chosen, dict) else {}
+        # What was tried is in the transfer's file: 45 λ would fill a page.
+        chosen = {key: value for key, value in chosen.items() if not isinstance(value, list)}
         out.append(
             {
                 "mode": result["mode"],
