@@ -16,6 +16,7 @@ EXAMPLE = """examples:
   python -m launch.bench loader --only files,dali,torchvision --rounds 3 --seconds 5
   python -m launch.bench step
   python -m launch.bench step --model resnet18 --size 224 --batch 32 --only contest,overhead
+  python -m launch.bench probe
 """
 LOADER = """Our loader against DALI's own reader, torchvision, timm and FFCV: the same JPEGs, on the CPU.
 Writes loader.json, loader.md and loader.png."""
@@ -40,6 +41,14 @@ STEP_EXAMPLE = """Several workloads are given side by side; the first one is loo
 
 timm takes part after: uv sync --group bench
 """
+PROBE = """The frozen probe's 45 penalties against scikit-learn's LogisticRegression, on the same features and
+cores; extraction of features against the loader alone and the forward pass alone.
+Writes probe.json, probe.md and probe.png; what is measured is kept when the rest is stopped."""
+PROBE_EXAMPLE = """The pictures are made of two Debian packages:
+  apt-get install --no-install-recommends mate-backgrounds plasma-workspace-wallpapers
+
+scikit-learn is fitted at 9 of the 45 penalties; at all of them with --lambdas 45.
+"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,10 +59,12 @@ def main(argv: list[str] | None = None) -> None:
     _loader_words(benches.add_parser("loader", **told, **raw))
     told = {"help": "a step of training", "description": STEP, "epilog": STEP_EXAMPLE}
     _step_words(benches.add_parser("step", **told, **raw))
+    told = {"help": "features and the frozen probe", "description": PROBE, "epilog": PROBE_EXAMPLE}
+    _probe_words(benches.add_parser("probe", **told, **raw))
     words = parser.parse_args(argv)
     with door(), preemptible():
         command = ["python", "-m", "launch.bench", *(sys.argv[1:] if argv is None else argv)]
-        {"loader": _loader, "step": _step}[words.bench](words, command)
+        {"loader": _loader, "step": _step, "probe": _probe}[words.bench](words, command)
 
 
 def _loader_words(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +162,54 @@ def _step(words: argparse.Namespace, command: list[str]) -> None:
     finally:  # whatever stopped it
         if kept.results["measured"]:
             _write(words.out, "step", kept.results, table.markdown(kept.results), plot.draw(kept.results))
+
+
+def _probe_words(parser: argparse.ArgumentParser) -> None:
+    cores = len(os.sched_getaffinity(0))
+    add = parser.add_argument
+    add("--train", type=int, default=6000, help="pictures fitted (default 6000)")
+    add("--val", type=int, default=1500, help="pictures to choose the penalty on (default 1500)")
+    add("--classes", type=int, default=102, help="default 102")
+    add("--side", type=int, default=64, help="of these pictures, pixels (default 64)")
+    add("--model", default="resnet50", help="whose features they are (default resnet50)")
+    add("--lambdas", type=int, default=9, help="of the 45, for scikit-learn one by one (default 9)")
+    add("--size", type=int, default=224, help="side of pictures in extraction (default 224)")
+    add("--batch", type=int, default=32, help="pictures a forward pass in extraction (default 32)")
+    add("--extracted", type=int, default=320, help="pictures in extraction (default 320)")
+    add("--rounds", type=int, default=3, help="of extraction (default 3)")
+    add("--only", metavar="A,B", help="of path, extraction; adds to what there is")
+    add("--threads", type=int, default=cores, help=f"and cores, of everybody (default {cores})")
+    add("--work", type=Path, default=Path("data/bench"), help="for what is made (default data/bench)")
+    add("--out", type=Path, default=Path("docs/bench-probe"), help="for results (default docs/bench-probe)")
+
+
+def _probe(words: argparse.Namespace, command: list[str]) -> None:
+    # Torch and Matplotlib take seconds to import: --help need not wait.
+    from pipeline.bench.photographs import debian_photographs
+    from pipeline.bench.probe import plot, run, table
+    from pipeline.bench.probe.plan import GRID, Plan
+    from pipeline.bench.step.kept import Kept
+    from pipeline.models.zoo import find
+
+    counts = ("train", "val", "classes", "side", "lambdas", "size", "batch", "extracted", "rounds", "threads")
+    _positive(words, *counts)
+    if words.lambdas > len(GRID):
+        raise UserError(f"--lambdas {words.lambdas}: the grid has {len(GRID)}")
+    if words.extracted < 3 * words.batch:
+        raise UserError(f"--extracted {words.extracted}: give at least three batches, {3 * words.batch}")
+    if words.train < words.classes:
+        raise UserError(f"--train {words.train}: every one of {words.classes} classes needs a picture")
+    find(words.model)
+    sections = run.known(words.only) if words.only else tuple(run.SECTIONS)
+    plan = Plan(
+        words.work, debian_photographs(), model=words.model, **{key: getattr(words, key) for key in counts}
+    )
+    kept = Kept(words.out / "probe.json", _machine(command), plan.told())
+    try:
+        run.run(plan, sections, kept)
+    finally:  # whatever stopped it
+        if kept.results["measured"]:
+            _write(words.out, "probe", kept.results, table.markdown(kept.results), plot.draw(kept.results))
 
 
 def _machine(command: list[str]) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from pipeline.config import TransferConfig, load
 
 EXAMPLE = """example:
   torchrun --nproc-per-node 2 -m launch.transfer configs/demo/transfer.yaml checkpoint=runs/demo
+  torchrun --nproc-per-node 2 -m launch.transfer configs/demo/transfer.yaml checkpoint=resnet50-0676ba61.pth
 
-CHECKPOINT is a file of launch.train or a run's folder. The same command again continues. With --only several
+CHECKPOINT is a file of launch.train or a run's folder, or weights of a ResNet or VGG by launch.export,
+torchvision or timm (.pth, .safetensors). The same command again continues. With --only several
 jobs share the datasets.
 """
 

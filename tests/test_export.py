@@ -31,7 +31,7 @@ from pipeline.export.weights import to_safetensors
 from pipeline.models import build
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
-from pipeline.train.start import switches
+from pipeline.train.weights import switches
 
 CLASSES = ["cat", "dog", "Häschen"]
 

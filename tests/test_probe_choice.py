@@ -44,7 +44,7 @@ def test_path_is_that_of_separate_cold_fits_and_the_choice_its_best(searched):
     best = max(point[1] for point in choice.path)
     level = [point for point in choice.path if point[1] == best]
     assert level[0][0] < choice.lam < level[-1][0]  # the case has a tie to break, by loss alone
-    assert choice.val_accuracy == best
+    assert choice.val_score == best
     assert choice.lam == min(level, key=lambda point: point[2])[0]
     assert not choice.at_edge
     assert choice.unconverged == []
@@ -55,7 +55,7 @@ def test_chosen_by_loss_it_is_the_lowest_cross_entropy(searched):
     choice = choose(*searched, classes=4, by="loss")
     lowest = min(choice.path, key=lambda point: point[2])
     assert choice.lam == lowest[0]
-    assert choice.val_accuracy == lowest[1]
+    assert choice.val_score == lowest[1]
     found, same = probe(*searched, classes=4, by="loss")
     assert same.lam == choice.lam
     assert np.array_equal(found.weight, fit(*searched[:2], choice.lam, 4).weight)
@@ -106,7 +106,7 @@ def test_validation_may_lack_a_class(searched):
     features, labels, train, val = searched
     some = val[labels[val] != 2]
     choice = choose(features, labels, train, some, classes=4)
-    assert choice.val_accuracy == max(point[1] for point in choice.path)
+    assert choice.val_score == max(point[1] for point in choice.path)
     assert all(np.isfinite(point).all() for point in choice.path)
 
 

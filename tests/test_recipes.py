@@ -16,7 +16,7 @@ from pipeline.train import run
 from pipeline.train.optim import learning_rate, peak_rate
 from pipeline.train.plan import Plan
 from pipeline.train.ranks import join
-from pipeline.train.start import switches
+from pipeline.train.weights import switches
 
 PROTOCOLS = {
     f"configs/transfer/{name}.yaml" for name in ("caltech101", "voc2007", "cub200", "aircraft", "cars")

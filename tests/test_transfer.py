@@ -1,4 +1,4 @@
-"""The transfer stage: frozen is frozen, features are computed once, three modes from one checkpoint."""
+"""The transfer stage: frozen is frozen, three modes from one checkpoint."""
 
 import hashlib
 import json
@@ -8,20 +8,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import command, drawn_pictures, quick_config, torchrun
+from conftest import command, drawn_pictures, quick_config
 from torch import nn
 
-from pipeline.config import Loading, Pictures, TransferConfig, UserError, parse
+from pipeline.config import Pictures, TransferConfig, UserError, parse
 from pipeline.data.index import open_index
-from pipeline.data.loader import Loader
 from pipeline.data.prepare import write_index
 from pipeline.data.sources import Source
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
 from pipeline.train.start import build_model
-from pipeline.transfer import features as features_module
 from pipeline.transfer.backbone import Backbone
-from pipeline.transfer.features import features
 from pipeline.transfer.run import run
 
 SMALL = Pictures(size=32, crop="pad", eval_resize=None)
@@ -86,75 +83,6 @@ def test_frozen_means_that_nothing_moves(pretrained):
     trapped = frozen.model.requires_grad_(False).train()
     trapped(torch.randn(8, 3, 32, 32))
     assert buffers_hash(frozen) != before
-
-
-def test_features_are_computed_once_and_heal_themselves(pretrained, other_index, tmp_path, monkeypatch):
-    backbone = Backbone.read(str(pretrained))
-    split = open_index(other_index).split("test")
-    extracted = []
-    real = features_module._extract
-    monkeypatch.setattr(features_module, "_extract", lambda *args: extracted.append(1) or real(*args))
-    with join("cpu") as ranks:
-
-        def get(split, pictures=SMALL):
-            return features(
-                backbone, Loader(split, pictures, Loading(), ranks.device, True), 16, tmp_path, ranks
-            )
-
-        first = np.array(get(split))
-        assert first.shape == (45, 64)
-        assert first.dtype == np.float32
-        assert np.array_equal(get(split), first)
-        assert len(extracted) == 1, "the second time comes from the cache"
-
-        file = next(tmp_path.glob("*.npy"))
-        content = bytearray(file.read_bytes())
-        content[-7] ^= 1
-        file.write_bytes(content)
-        assert np.array_equal(get(split), first)
-        assert len(extracted) == 2, "a damaged cache is computed again"
-        file.write_bytes(content[:300])
-        assert np.array_equal(get(split), first)
-        assert len(extracted) == 3, "a cut-off cache too"
-
-        part = get(split.take(np.array([4, 2])))
-        assert np.allclose(part, first[[4, 2]], atol=1e-5)
-        get(split, SMALL.model_copy(update={"mean": [0.5, 0.5, 0.5]}))
-        assert len(extracted) == 5, "other pictures or preprocessing are other features"
-        get(split, SMALL.model_copy(update={"pad": 2, "flip": 0.0}))
-        assert len(extracted) == 5, "training's augmentation is not evaluation's preprocessing"
-
-
-def test_features_are_the_plain_forward_pass_for_any_number_of_ranks(pretrained, other_index, tmp_path):
-    script = tmp_path / "features.py"
-    script.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from pipeline.config import Loading, Pictures\n"
-        "from pipeline.data.index import open_index\n"
-        "from pipeline.data.loader import Loader\n"
-        "from pipeline.train.ranks import join\n"
-        "from pipeline.transfer.backbone import Backbone\n"
-        "from pipeline.transfer.features import features\n"
-        "with join('cpu') as ranks:\n"
-        "    pictures = Pictures(size=32, crop='pad', eval_resize=None)\n"
-        "    split = open_index(sys.argv[2]).split('test')\n"
-        "    loader = Loader(split, pictures, Loading(), ranks.device, True)\n"
-        "    found = features(Backbone.read(sys.argv[1]), loader, 7, Path(sys.argv[3]), ranks)\n"
-        "    assert found.shape == (45, 64)\n"
-    )
-    process = torchrun(2, str(script), str(pretrained), str(other_index), str(tmp_path / "two"))
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    (file,) = (tmp_path / "two").glob("*.npy")
-    ours = np.load(file, allow_pickle=False)
-    split = open_index(other_index).split("test")
-    mean, std = torch.tensor(SMALL.mean), torch.tensor(SMALL.std)
-    images = ((torch.from_numpy(np.array(split.pixels[:])) / 255 - mean) / std).permute(0, 3, 1, 2)
-    frozen = Backbone.read(str(pretrained)).frozen(torch.device("cpu"))
-    with torch.no_grad():
-        theirs = frozen(images).numpy()
-    assert np.allclose(ours, theirs, atol=1e-4)
 
 
 def test_the_whole_stage_and_that_it_goes_on(pretrained, other_index, tmp_path):

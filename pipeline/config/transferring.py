@@ -41,6 +41,14 @@ class Dataset(Protocol):
     """Name of a protocol (``pipeline.config.protocol``); none = one's own, of the keys given here."""
 
 
+class Network(Section):
+    """What a checkpoint's file may not say of its network."""
+
+    name: str | None = None
+    """A name of the pattern, as of ``model.name`` in training; none = what the file says, or its tensors'
+    shapes tell."""
+
+
 class TransferConfig(Section):
     """Frozen, finetuned and from scratch: ``torchrun ... -m launch.transfer CONFIG checkpoint=PATH``."""
 
@@ -48,7 +56,9 @@ class TransferConfig(Section):
     runs: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint: str
-    """A checkpoint of launch.train, or a run's folder: its latest."""
+    """A checkpoint of launch.train or a run's folder (its latest); weights of launch.export, torchvision or
+    timm: ResNets and VGGs as ``state_dict`` or safetensors."""
+    model: Network = Network()
     ema: bool = False
     """Evaluate the checkpoint's moving average (``train.ema``) instead of its raw weights."""
     datasets: list[Dataset] = Field(min_length=1)

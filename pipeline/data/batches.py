@@ -63,12 +63,12 @@ def training_rows(
             yield Rows(rows, epochs, np.ones(len(rows), np.float32), side and side(step))
 
 
-def evaluation_rows(n: int, batch: int, rank: int, world: int) -> Iterator[Rows]:
-    """Every row of 0..n-1 once over all ranks; all ranks get equally many batches of equal size.
+def evaluation_rows(n: int, batch: int, rank: int, world: int, first: int = 0) -> Iterator[Rows]:
+    """Every row of first..n-1 once over all ranks; all ranks get equally many batches of equal size.
 
     The places beyond n are filled with row 0 at weight 0: ranks stay in step, and shapes never change.
     """
-    for start in range(0, n, batch * world):
+    for start in range(first, n, batch * world):
         rows = np.arange(start + rank * batch, start + (rank + 1) * batch)
         counts = rows < n
         yield Rows(np.where(counts, rows, 0), np.zeros(batch, np.int64), counts.astype(np.float32))

@@ -9,7 +9,7 @@ import yaml
 from pipeline.config import TrainConfig, parse
 from pipeline.models import ConvNet, build
 from pipeline.train import checkpoint
-from pipeline.train.start import load_weights, switches, weights_of
+from pipeline.train.weights import load_weights, switches, weights_of
 
 # Where the pictures and the run lay is nobody's business who gets the weights.
 _PATHS = {"runs": True, "data": {"index"}, "model": {"checkpoint"}}

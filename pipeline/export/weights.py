@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.config import Model, UserError
 from pipeline.export.compare import Comparison
 from pipeline.export.trained import Trained
-from pipeline.train.start import switches
+from pipeline.train.weights import switches
 
 
 def to_safetensors(trained: Trained) -> tuple[bytes, str]:

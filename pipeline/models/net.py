@@ -131,7 +131,7 @@ class ConvNet(nn.Module):
     needs 32 or more, so that five halvings leave a position.
 
     `embed_dim` is the width of the features that the head sees, `head_name` the head's name in the
-    state_dict: `fc` or `classifier.6`.
+    state_dict: `fc` or `classifier.6`; `stages` names the modules that end a stage.
     """
 
     def __init__(self, pattern: Pattern, classes: int):
@@ -140,6 +140,8 @@ class ConvNet(nn.Module):
         body, channels = _body(pattern)
         parts = body | _top(pattern, channels, classes)
         *self._path, self.head_name = parts  # dotted names in the order they are applied
+        pools = [name for name, part in body.items() if isinstance(part, nn.MaxPool2d)]
+        self.stages = pools if pattern.flat else [name for name in body if name.startswith("layer")]
         for name, part in parts.items():
             row, _, leaf = name.rpartition(".")
             if row and row not in self._modules:
@@ -159,6 +161,15 @@ class ConvNet(nn.Module):
         for name in self._path:
             x = self.get_submodule(name)(x)
         return x
+
+    def depths(self, x: Tensor) -> list[Tensor]:
+        """The output of each stage, averaged over positions, (N, C_stage), and then what `embed` gives."""
+        found = []
+        for name in self._path:
+            x = self.get_submodule(name)(x)
+            if name in self.stages:
+                found.append(x.mean((2, 3)))
+        return [*found, x]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (N, 3, H, W) to (N, classes)."""

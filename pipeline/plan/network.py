@@ -8,7 +8,7 @@ from torch import nn
 from pipeline.config import TrainConfig
 from pipeline.models import build
 from pipeline.models.cost import Layer, Saved, layers, saved
-from pipeline.train.start import switches
+from pipeline.train.weights import switches
 
 FP32 = 4
 """Bytes of a parameter, of its gradient, and of each number of the optimizer's state, in every precision."""

@@ -6,7 +6,9 @@ optimizer, scaler, step, the resolved config, the class names, the pictures' fin
 id, in the same form whichever engine wrote it and over how many ranks.
 """
 
+import argparse
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -85,14 +87,14 @@ def find(path: str | Path, key: str = "checkpoint", tell: bool = True) -> tuple[
     if path.name in (LATEST, BEST) and path.is_file():
         path = _pointed(path)
     if not path.is_dir():
-        return path, _content(path, key)
+        return path, checked(path, whole(path, key))
     files = _newest_first(path)
     if not files:
         raise UserError(f"{key}: no checkpoint in {path / 'checkpoints'}; train first: launch.train")
     failure = None
     for file in files:
         try:
-            state = _content(file, key)
+            state = checked(file, whole(file, key))
         except Damaged as damaged:
             failure = failure or damaged
             continue
@@ -106,18 +108,44 @@ class Damaged(UserError):  # noqa: N818 - read as a word
     """A checkpoint whose bytes are not what was written."""
 
 
-def _content(path: Path, key: str) -> dict:
+def whole(path: Path, key: str) -> object:
+    """What ``torch.save`` wrote into a file, anybody's: tensors and plain values, on the CPU.
+
+    :raises UserError: no such file, or one that holds more than that. :raises Damaged: its sums don't match.
+    """
     try:
         # torch.load does not check the sums that torch.save wrote; zipfile does.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{key}: {path}: no such checkpoint") from None
     except Exception as error:
         raise Damaged(f"{path}: damaged or cut off ({type(error).__name__})") from None
     if damaged:
         raise Damaged(f"{path}: damaged or cut off ({damaged} does not match its checksum)")
+    return unpickled(path)
+
+
+def unpickled(path: Path) -> object:
+    """``torch.load`` of tensors and plain values alone, on the CPU.
+
+    Argument lists too: torchvision's and timm's training scripts keep theirs beside the weights.
+
+    :raises UserError: it holds anything else. :raises Damaged: it cannot be read.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        what = refused[1] if refused else "objects"
+        raise UserError(f"{path}: holds {what} beside tensors; save its state_dict alone") from None
+    except Exception as error:
+        raise Damaged(f"{path}: damaged or cut off ({type(error).__name__})") from None
+
+
+def checked(path: Path, state: object) -> dict:
+    """:raises UserError: what the file holds is not a checkpoint of ours."""
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{path}: not a checkpoint of launch.train; its weights may still be a state_dict")
     if state["format"] != FORMAT:

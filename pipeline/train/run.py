@@ -12,7 +12,7 @@ from pipeline.models import build
 from pipeline.train.loop import Job, fit
 from pipeline.train.plan import Plan
 from pipeline.train.ranks import Ranks
-from pipeline.train.start import switches
+from pipeline.train.weights import switches
 
 
 def run(config: TrainConfig, ranks: Ranks) -> None:

@@ -1,13 +1,14 @@
 """Every picture passes the frozen network once; its features are kept in a file and used again.
 
-``features/<key>.npy``, (N, D) float32, with ``<key>.json`` beside it. The key is a hash of checkpoint,
-preprocessing and pictures, so a changed one finds nothing; the file's own hash is checked on reuse, so a
-damaged one is computed again.
+``features/<key>.npy``, (N, D) float32, kept as ``cache`` says. The key is a hash of checkpoint,
+preprocessing, pictures, depth and precision, so a changed one finds nothing. All depths that are asked for
+and not there come from one pass; another resolution is another loader, and another pass.
 """
 
 import hashlib
 import json
-import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,37 +18,49 @@ import torch.distributed as dist
 from pipeline.config import UserError
 from pipeline.data.batches import Fault, evaluation_rows
 from pipeline.data.loader import Loader
-from pipeline.files import partial_name, sha256, write_whole
-from pipeline.progress import track
+from pipeline.progress import Bar
 from pipeline.train.ranks import Ranks
-from pipeline.transfer.backbone import Backbone, Frozen
+from pipeline.transfer.backbone import LAST, Backbone, Frozen
+from pipeline.transfer.cache import Growing, kept
 
 
 def features(
     backbone: Backbone, loader: Loader, batch: int, folder: Path, ranks: Ranks, title: str = "features"
 ) -> np.ndarray:
+    """Features in front of the head; see ``at_depths``. (N, D) float32, memory-mapped."""
+    return at_depths(backbone, loader, batch, folder, ranks, title)[LAST]
+
+
+def at_depths(
+    backbone: Backbone,
+    loader: Loader,
+    batch: int,
+    folder: Path,
+    ranks: Ranks,
+    title: str = "features",
+    depths: Sequence[str] = (LAST,),
+) -> dict[str, np.ndarray]:
     """Features of all pictures of the loader's split, from the cache or computed and cached.
 
     :param batch: pictures per forward pass of a rank.
-    :return: (N, D) float32, memory-mapped; the same file on every rank.
-    :raises UserError: on all ranks, when a picture cannot be shown.
+    :param depths: "stage1", ...: a stage's output, averaged over positions; ``LAST``: what the head sees.
+    :return: by depth (N, D) float32, memory-mapped; the same file on every rank.
+    :raises UserError: on all ranks, when a picture cannot be shown or the network has no such depth.
+    :raises Preempted: the job was asked to stop; the next one goes on where it was.
     """
-    about = {
-        "checkpoint": backbone.digest,
-        "pictures": loader.split.fingerprint,
-        "preprocessing": preprocessing(loader),
-    }
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-    file = folder / f"{key}.npy"
-    if not ranks.any(ranks.first and not _intact(file)):
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    _extract(backbone.frozen(ranks.device), loader, batch, file, ranks, title)
-    if ranks.first:
-        about["sha256"] = sha256(file)
-        write_whole(file.with_suffix(".json"), json.dumps(about, indent=1, sort_keys=True).encode())
+    abouts = {depth: _about(backbone, loader, depth) for depth in depths}
+    files = {depth: folder / f"{_key(about)}.npy" for depth, about in abouts.items()}
+    missing = [depth for depth in depths if ranks.first and kept(files[depth]) is None]
+    missing = ranks.gather(missing)[0]
+    if missing:
+        model = backbone.frozen(ranks.device)
+        if unknown := [depth for depth in depths if depth not in model.depths]:
+            raise UserError(f"depth {unknown[0]!r}: the network has {', '.join(model.depths)}")
+        folder.mkdir(parents=True, exist_ok=True)
+        targets = {depth: (files[depth], abouts[depth]) for depth in missing}
+        _extract(model, loader, batch, targets, ranks, title)
     ranks.barrier()
-    return np.load(file, mmap_mode="r", allow_pickle=False)
+    return {depth: np.load(file, mmap_mode="r", allow_pickle=False) for depth, file in files.items()}
 
 
 def preprocessing(loader: Loader) -> dict:
@@ -55,34 +68,6 @@ def preprocessing(loader: Loader) -> dict:
     used = ("eval_resize", "interpolation", "mean", "std")
     settings = loader.pictures.model_dump(include=set(used))
     return settings | {"side": loader.pictures.evaluation_size}
-
-
-def _extract(model: Frozen, loader: Loader, batch: int, file: Path, ranks: Ranks, title: str) -> None:
-    """All ranks compute, the first one writes: several nodes never write into one mapped file."""
-    n = len(loader.split)
-    partial = partial_name(file)
-    kept: np.memmap | None = None
-    batches = loader.evaluation(evaluation_rows(n, batch, ranks.rank, ranks.world), batch)
-    total = -(-n // (batch * ranks.world))
-    faults: list[Fault] = []
-    # A GPU's convolutions would round to TF32's ten bits by default.
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-        for number, each in enumerate(track(batches, title, total, "batches", ranks.first)):
-            faults += each.faults
-            found = model(each.images).float().contiguous().cpu()  # (b, D)
-            parts = [torch.empty_like(found) for _ in range(ranks.world)] if ranks.first else None
-            dist.gather(found, parts)
-            if ranks.first:
-                if kept is None:
-                    shape = (n, found.shape[1])
-                    kept = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
-                together = torch.cat(parts).numpy()  # (world * b, D): the ranks' rows lie side by side
-                start = number * batch * ranks.world
-                kept[start : start + len(together)] = together[: n - start]
-    refuse([fault for part in ranks.gather(faults) for fault in part])
-    if ranks.first:
-        kept.flush()
-        os.replace(partial, file)
 
 
 def refuse(faults: list[Fault]) -> None:
@@ -97,9 +82,64 @@ def refuse(faults: list[Fault]) -> None:
         )
 
 
-def _intact(file: Path) -> bool:
-    try:
-        about = json.loads(file.with_suffix(".json").read_text())
-        return about["sha256"] == sha256(file)
-    except (OSError, ValueError, KeyError):
-        return False
+def _about(backbone: Backbone, loader: Loader, depth: str) -> dict:
+    return {
+        "checkpoint": backbone.digest,
+        "pictures": loader.split.fingerprint,
+        "preprocessing": preprocessing(loader),
+        "depth": depth,
+        "precision": "float32",
+    }
+
+
+def _key(about: dict | list) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _extract(
+    model: Frozen,
+    loader: Loader,
+    batch: int,
+    targets: dict[str, tuple[Path, dict]],
+    ranks: Ranks,
+    title: str,
+) -> None:
+    """All ranks compute, the first one writes: several nodes never write into one file."""
+    n, depths = len(loader.split), list(targets)
+    growing = None
+    if ranks.first:
+        folder = next(iter(targets.values()))[0].parent
+        growing = Growing(folder / f"{_key([about for _, about in targets.values()])}.partial", depths, n)
+    start = ranks.gather(growing.rows if growing else 0)[0]
+    faults: list[Fault] = []
+    bad = False
+    # A GPU's convolutions would round to TF32's ten bits by default.
+    exact = torch.backends.cudnn.flags(allow_tf32=False)
+    bar = Bar(title, n, "pictures", ranks.first, start)
+    with growing or nullcontext(), torch.inference_mode(), exact, bar:
+        rows = evaluation_rows(n, batch, ranks.rank, ranks.world, start)
+        for each in loader.evaluation(rows, batch) if start < n else ():
+            ranks.stop_if_asked(f"in {title}")
+            faults += each.faults
+            bad = bad or ranks.any(bool(faults))
+            count = min(batch * ranks.world, n - start)
+            if not bad:  # else the others are only looked for
+                together = _together(model.at(each.images, depths), ranks)
+                if growing:
+                    growing.append(dict(zip(depths, (each[:count] for each in together), strict=True)))
+            start += count
+            bar.advance(count)
+        if growing and not bad:
+            growing.finish(targets)
+        elif growing:
+            growing.discard()
+    refuse([fault for part in ranks.gather(faults) for fault in part])
+
+
+def _together(found: list[torch.Tensor], ranks: Ranks) -> list[np.ndarray]:
+    """Each (b, D) as (world * b, D) on the first rank, the ranks' rows side by side; nothing on others."""
+    widths = [each.shape[1] for each in found]
+    mine = torch.cat([each.float() for each in found], 1).contiguous().cpu()
+    parts = [torch.empty_like(mine) for _ in range(ranks.world)] if ranks.first else None
+    dist.gather(mine, parts)
+    return [each.numpy() for each in torch.cat(parts).split(widths, 1)] if ranks.first else []

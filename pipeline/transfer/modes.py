@@ -108,7 +108,7 @@ class Stage:
         for warning in caught:
             seed = self.config.seed + number
             print(f"{task.dataset.name} frozen, seed {seed}: {warning.message}", file=sys.stderr, flush=True)
-        chosen = {"lambda": choice.lam, "val_top1": choice.val_accuracy, "at_edge": choice.at_edge}
+        chosen = {"lambda": choice.lam, "val_score": choice.val_score, "at_edge": choice.at_edge}
         chosen |= {"unconverged": choice.unconverged, "path": choice.path}
         test = np.asarray(test)
         return found.logits(test).astype(np.float32) if task.multilabel else found.predict(test), chosen

@@ -27,7 +27,10 @@ def run(config: TransferConfig, ranks: Ranks, only: str | None = None) -> list[d
     :return: the datasets' results, on the first rank; on others nothing.
     :raises UserError: something in the config, the checkpoint or an index is not right.
     """
-    stage = Stage(config, Backbone.read(config.checkpoint, ema=config.ema, tell=ranks.first), ranks)
+    backbone = Backbone.read(config.checkpoint, ema=config.ema, tell=ranks.first, name=config.model.name)
+    pictures = backbone.normalised(config.pictures, tell=ranks.first)
+    config = config.model_copy(update={"pictures": pictures})
+    stage = Stage(config, backbone, ranks)
     for mode in set(config.modes) - {"frozen"}:
         recipe = getattr(config, mode).train
         share(recipe.batch, ranks.world, recipe.accumulate, f"{mode}.train.batch")
