@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import command
 from odd_pictures import encoded, photograph
 
 from launch import bench
@@ -25,6 +24,7 @@ def few_photographs(tmp_path, monkeypatch):
     monkeypatch.setattr(photographs, "debian_photographs", lambda: found)
 
 
+@pytest.mark.slow
 def test_the_command_writes_figures_table_and_picture(few_photographs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     words = ["probe", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--threads", "1"]
@@ -73,14 +73,20 @@ def test_the_lambdas_measured_are_the_grids(tmp_path):
     assert plan(1).chosen() == [LAMBDAS[22]]
 
 
-def test_mistakes_cost_a_line():
-    for words, message in {
-        ("--lambdas", "46"): "--lambdas 46: the grid has 45",
-        ("--extracted", "50"): "--extracted 50: give at least three batches, 96",
-        ("--train", "50"): "--train 50: every one of 102 classes needs a picture",
-        ("--model", "resnet21"): "unknown name 'resnet21'",
-    }.items():
-        got = command("launch.bench", "probe", *words)
-        assert got.returncode == 2
-        assert got.stderr.count("\n") == 1, got.stderr
-        assert message in got.stderr
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--lambdas", "46"), "--lambdas 46: the grid has 45"),
+        (("--extracted", "50"), "--extracted 50: give at least three batches, 96"),
+        (("--train", "50"), "--train 50: every one of 102 classes needs a picture"),
+        (("--model", "resnet21"), "unknown name 'resnet21'"),
+        (("--only", "speed"), "--only speed: no such section; there are path, extraction"),
+    ],
+)
+def test_mistakes_cost_a_line(few_photographs, tmp_path, words, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["probe", "--work", str(tmp_path), "--out", str(tmp_path / "out"), *words])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert message in told

@@ -100,7 +100,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
             return os.system, (f"touch {tmp_path}/owned",)
 
     torch.save({"format": 2, "step": 1, "model": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"holds posix\.system beside tensors"):
         checkpoint.read(tmp_path / "evil.pt")
     assert not (tmp_path / "owned").exists()
 
