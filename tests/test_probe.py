@@ -66,6 +66,17 @@ def test_optimum_is_the_independent_solvers(classes, pictures, lam):
     assert value == pytest.approx(independent(features, labels, lam, classes), rel=1e-6)
 
 
+@pytest.mark.parametrize("pictures", [20, 60])
+@pytest.mark.parametrize("lam", [1e-6, 1e-3, 1.0, 1e3])
+def test_products_in_float32_lead_to_the_same_optimum(pictures, lam, monkeypatch):
+    """As large problems are solved."""
+    monkeypatch.setattr("pipeline.transfer.probe.problem._SMALL", 0)
+    features, labels = make(pictures, 24, 3)
+    found = fit(features, labels, lam, 3)
+    value, _ = objective(found.weight, found.bias, features, labels, lam)
+    assert value == pytest.approx(independent(features, labels, lam, 3), rel=1e-6)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize("margin", [0.1, 1.0, 4.0, 10.0])
 def test_closed_form_on_one_feature_a_class(classes, margin):

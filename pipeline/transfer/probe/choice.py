@@ -20,7 +20,7 @@ COARSE = np.logspace(-6, 6, 7)
 """Where the cheaper search begins; linear_eval.py's DEFAULT_HPARAMS."""
 HALVINGS = 4
 MAX_ITERATIONS = 1000  # for one lambda, linear_eval.py's limit
-TOLERANCE, EXACT = 1e-6, 1e-10
+TOLERANCE, EXACT = 1e-5, 1e-10
 """By which share F is above its minimum at most: on the path, and in what is kept, if rounding allows it."""
 
 Score = Callable[[np.ndarray, np.ndarray], float]
@@ -37,8 +37,8 @@ class Choice:
     path: a ``Point`` for every lambda, ascending. The score is top-1, or what the user gave to choose by;
     where several classes are shown and none was given, minus the cross-entropy.
     at_edge: the best lambda is the grid's smallest or largest, so a better one may lie outside.
-    unconverged: the lambdas where the solver ended, by its limit or by rounding, before F was within 1e-6
-    of its minimum for certain; their scores are of where it stood.
+    unconverged: the lambdas where the solver ended, by its limit or by rounding, before F was within
+    ``TOLERANCE`` of its minimum for certain; their scores are of where it stood.
     """
 
     lam: float
