@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from pipeline.bench.probe.plan import GRID, Plan
+from pipeline.memory import keep_memory
 from pipeline.progress import Bar, say
 
 WORTH = 1e-4
@@ -93,6 +94,7 @@ def ours(started: float, folder: str, classes: int, lambdas: list[float]) -> dic
     from pipeline.transfer.probe.choice import MAX_ITERATIONS, TOLERANCE
     from pipeline.transfer.probe.problem import Problem
 
+    keep_memory()  # as every job of ours does
     features, labels = _read(folder, "train")
     begin = time.perf_counter()
     problem = Problem(features, labels, classes)
@@ -109,6 +111,7 @@ def cold(started: float, folder: str, classes: int, lambdas: list[float]) -> dic
     """At scikit-learn's defaults, on the features as they are: float32."""
     from sklearn.linear_model import LogisticRegression
 
+    keep_memory()
     features, labels = _read(folder, "train")
 
     def fit(lam: float) -> tuple[np.ndarray, np.ndarray, int, bool]:
@@ -121,6 +124,7 @@ def warm(started: float, folder: str, classes: int, lambdas: list[float]) -> dic
     """As one would make it faster: centred, of about length 1, each solution the next one's start."""
     from sklearn.linear_model import LogisticRegression
 
+    keep_memory()
     features, labels = _read(folder, "train")
     begin = time.perf_counter()
     mean = features.mean(axis=0)
