@@ -117,7 +117,8 @@ def test_nothing_is_left(cluster, tmp_path, number):
     ended.wait()
     abandoned = Path(tempfile.gettempdir(), f"slurm{ended.pid}a")
     abandoned.mkdir()
-    command = [sys.executable, "-m", "tests.cluster.slurm_cluster"]
+    # A shell that starts pytest in the background has it, and all below it, ignore SIGINT.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "tests.cluster.slurm_cluster"]
     owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     conf = owner.stdout.readline().partition("=")[2].split()[0]
     folder = Path(conf).parent
