@@ -140,8 +140,9 @@ def _step_words(parser: argparse.ArgumentParser) -> None:
 
 def _step(words: argparse.Namespace, command: list[str]) -> None:
     # Torch and Matplotlib take seconds to import: --help need not wait.
+    from pipeline.bench.kept import Kept
+    from pipeline.bench.sections import known
     from pipeline.bench.step import plot, run, table
-    from pipeline.bench.step.kept import Kept
     from pipeline.bench.step.plan import Plan, Workload
     from pipeline.models.zoo import find
 
@@ -154,7 +155,7 @@ def _step(words: argparse.Namespace, command: list[str]) -> None:
         find(name)
     columns = zip(words.model, *(getattr(words, key) for key in each), strict=True)
     workloads = tuple(Workload(*column) for column in columns)
-    sections = run.known(words.only) if words.only else tuple(run.SECTIONS)
+    sections = known(words.only, run.SECTIONS) if words.only else tuple(run.SECTIONS)
     plan = Plan(workloads, words.work, words.runs, words.threads, words.device, words.precision)
     kept = Kept(words.out / "step.json", _machine(command), plan.told())
     try:
@@ -185,10 +186,11 @@ def _probe_words(parser: argparse.ArgumentParser) -> None:
 
 def _probe(words: argparse.Namespace, command: list[str]) -> None:
     # Torch and Matplotlib take seconds to import: --help need not wait.
+    from pipeline.bench.kept import Kept
     from pipeline.bench.photographs import debian_photographs
     from pipeline.bench.probe import plot, run, table
     from pipeline.bench.probe.plan import GRID, Plan
-    from pipeline.bench.step.kept import Kept
+    from pipeline.bench.sections import known
     from pipeline.models.zoo import find
 
     counts = ("train", "val", "classes", "side", "lambdas", "size", "batch", "extracted", "rounds", "threads")
@@ -200,7 +202,7 @@ def _probe(words: argparse.Namespace, command: list[str]) -> None:
     if words.train < words.classes:
         raise UserError(f"--train {words.train}: every one of {words.classes} classes needs a picture")
     find(words.model)
-    sections = run.known(words.only) if words.only else tuple(run.SECTIONS)
+    sections = known(words.only, run.SECTIONS) if words.only else tuple(run.SECTIONS)
     plan = Plan(
         words.work, debian_photographs(), model=words.model, **{key: getattr(words, key) for key in counts}
     )

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from launch import bench
+from pipeline.bench.kept import Kept
 from pipeline.bench.step import contest, overhead, plot, run, saving, scaling, table
-from pipeline.bench.step.kept import Kept
 from pipeline.bench.step.plan import OURS, Plan, Workload
 from pipeline.bench.step.players import Played
 from pipeline.preempt import PREEMPTED, Preempted

@@ -1,9 +1,8 @@
 """The probe's benchmark: its sections, one after the other."""
 
+from pipeline.bench.kept import Kept
 from pipeline.bench.probe import extraction, path
 from pipeline.bench.probe.plan import Plan
-from pipeline.bench.step.kept import Kept
-from pipeline.config import UserError
 from pipeline.progress import Bar
 
 SECTIONS = {"path": path, "extraction": extraction}
@@ -18,15 +17,3 @@ def run(plan: Plan, sections: tuple[str, ...], kept: Kept) -> None:
         for name in sections:
             for found in SECTIONS[name].run(plan, bar):
                 kept.keep(name, found)
-
-
-def known(names: str) -> tuple[str, ...]:
-    """The sections in "a,b", in their order.
-
-    :raises UserError: no such section.
-    """
-    wanted = [name for name in names.split(",") if name]
-    for name in wanted:
-        if name not in SECTIONS:
-            raise UserError(f"--only {name}: no such section; there are {', '.join(SECTIONS)}")
-    return tuple(name for name in SECTIONS if name in wanted)

@@ -1,9 +1,8 @@
 """The step's benchmark: its sections, one after the other."""
 
+from pipeline.bench.kept import Kept
 from pipeline.bench.step import contest, overhead, saving, scaling, starting
-from pipeline.bench.step.kept import Kept
 from pipeline.bench.step.plan import Plan
-from pipeline.config import UserError
 from pipeline.progress import Bar, say
 
 SECTIONS = {
@@ -31,15 +30,3 @@ def run(plan: Plan, sections: tuple[str, ...], kept: Kept) -> None:
     finally:
         if left:
             say(f"not measured to its end: --only {','.join(left)} adds it to what there is")
-
-
-def known(names: str) -> tuple[str, ...]:
-    """The sections in "a,b", in their order.
-
-    :raises UserError: no such section.
-    """
-    wanted = [name for name in names.split(",") if name]
-    for name in wanted:
-        if name not in SECTIONS:
-            raise UserError(f"--only {name}: no such section; there are {', '.join(SECTIONS)}")
-    return tuple(name for name in SECTIONS if name in wanted)
