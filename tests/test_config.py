@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.config import TrainConfig, TransferConfig, UserError, dump, keys, load, parse
 from pipeline.config.load import read_yaml
 from pipeline.config.protocol import find
+from pipeline.train.plan import steps_of
 
 
 @pytest.fixture
@@ -65,6 +66,19 @@ def test_a_mistake_names_the_key_and_what_would_be_right(file, override, message
     with pytest.raises(UserError, match=message) as told:
         load(TrainConfig, file, [override])
     assert "\n" not in str(told.value)
+
+
+def test_training_ends_by_epochs_or_steps_whichever_comes_first(file):
+    both, alone = (
+        load(TrainConfig, file, ["train.steps=7", *more]).train for more in ([], ["train.epochs=null"])
+    )
+    assert (both.epochs, alone.epochs) == (1.0, None)
+    assert [steps_of(both, n) for n in (1, 24, 120, 121, 9999)] == [1, 1, 5, 6, 7]
+    assert [steps_of(alone, n) for n in (1, 9999)] == [7, 7]
+    with pytest.raises(
+        UserError, match=r"train\.epochs: missing; say when training ends: epochs: 90, or steps"
+    ):
+        load(TrainConfig, file, ["train.epochs=null"])
 
 
 def test_files_that_are_no_configs(tmp_path):

@@ -8,6 +8,7 @@ from pipeline.cluster import client, record
 from pipeline.cluster.restarts import saved_step
 from pipeline.config import TrainConfig, UserError, load
 from pipeline.monitor.metrics import read_rows
+from pipeline.train.plan import steps_of
 
 
 def status(run: Path) -> list[str]:
@@ -33,11 +34,12 @@ def _training(run: Path) -> list[str]:
     if trained:
         last = trained[-1]
         config = load(TrainConfig, run / "config.yaml")
-        steps = round(last["step"] / last["epoch"] * config.train.epochs) if last["epoch"] else 0
+        an_epoch = last["step"] / last["epoch"]  # steps
+        steps = max(last["step"], steps_of(config.train, round(an_epoch * config.train.batch)))
         lines.append(
-            f"step {last['step']:,} of {max(steps, last['step']):,}, epoch {last['epoch']:.2f} of "
-            f"{config.train.epochs:g}, loss {last['loss']:.3f}, {last['images_per_s']:,.0f} pictures/s, "
-            f"{_ago(last['time'])}"
+            f"step {last['step']:,} of {steps:,}, epoch {last['epoch']:.2f} of "
+            f"{config.train.epochs or steps / an_epoch:.4g}, loss {last['loss']:.3f}, "
+            f"{last['images_per_s']:,.0f} pictures/s, {_ago(last['time'])}"
         )
     seen = {row["split"]: row for row in rows if row["split"] in ("val", "test")}
     lines += [f"{split} top-1 {row['top1']:.1%} at step {row['step']:,}" for split, row in seen.items()]

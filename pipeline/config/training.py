@@ -107,8 +107,10 @@ class DeepSpeed(Section):
 class Train(Section):
     batch: Positive
     """Pictures per optimizer step over all ranks and accumulation: the global batch."""
-    epochs: Annotated[float, Field(gt=0)]
+    epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the training split; fractions count."""
+    steps: Positive | None = None
+    """Optimizer steps, in place of ``epochs`` or, with both, where these are more."""
     accumulate: Positive = 1
     """Micro-batches per step on each rank."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -133,6 +135,12 @@ class Train(Section):
     """On a GPU: only deterministic kernels, so that a continued run is bit-identical there too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto = GPUs where there are any."""
+
+    @model_validator(mode="after")
+    def _ends(self):
+        if self.epochs is None and self.steps is None:
+            raise ValueError("epochs: missing; say when training ends: epochs: 90, or steps: 20000")
+        return self
 
     @model_validator(mode="after")
     def _time(self):

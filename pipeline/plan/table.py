@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
+from pipeline.config import Train
 from pipeline.plan.hardware import ATTAINED
 from pipeline.plan.memory import ENGINES, engine_of, state
 from pipeline.plan.published import Compared
@@ -163,7 +164,7 @@ def _time(setting: Setting, rows: Sequence[Row], compared: Sequence[Compared]) -
         limit = amount(setting.memory, "B")
         notes.append(f"- \\* more than the GPU's {limit}: give more `train.accumulate`, or more GPUs.")
     return [
-        f"## Time of {setting.config.train.epochs:g} epochs: {way}, {name}",
+        f"## Time of {_length(setting.config.train)}: {way}, {name}",
         "",
         *grid(heads, [_cells(setting, each) for each in rows]),
         *notes,
@@ -171,6 +172,11 @@ def _time(setting: Setting, rows: Sequence[Row], compared: Sequence[Compared]) -
         *_assumed(setting, compared),
         "",
     ]
+
+
+def _length(train: Train) -> str:
+    ends = {"epochs": train.epochs and f"{train.epochs:g}", "steps": train.steps and f"{train.steps:,}"}
+    return " or ".join(f"{number} {unit}" for unit, number in ends.items() if number)
 
 
 def _over(setting: Setting, row: Row) -> bool:

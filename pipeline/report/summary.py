@@ -74,7 +74,8 @@ def facts(run: Run) -> list[str]:
         out.append(f"seed {config['seed']}")
     epochs, _ = run.column("train", "loss")
     if len(epochs):
-        asked = _section(run, "train").get("epochs")
+        train = _section(run, "train")
+        asked = None if train.get("steps") else train.get("epochs")
         # The last step can lie a little beyond the epochs asked for: steps are whole.
         if not isinstance(asked, (int, float)):
             out.append(f"{epochs[-1]:.3g} epochs")

@@ -3,9 +3,15 @@
 import math
 from dataclasses import dataclass
 
-from pipeline.config import TrainConfig, UserError
+from pipeline.config import Train, TrainConfig, UserError
 from pipeline.data.mix import needs_even
 from pipeline.data.order import share
+
+
+def steps_of(train: Train, n: int) -> int:
+    """Optimizer steps of a run on ``n`` pictures: all of ``epochs``, or of ``steps`` if these are fewer."""
+    whole = None if train.epochs is None else max(1, math.ceil(train.epochs * n / train.batch))
+    return min(each for each in (whole, train.steps) if each is not None)
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,7 @@ class Plan:
                 f"train.batch: {config.train.batch} gives each of {world} ranks micro-batches of "
                 f"{micro_batch}; mixup and cutmix mix pairs, so that number must be even"
             )
-        steps = max(1, math.ceil(config.train.epochs * n / config.train.batch))
-        return cls(config, n, steps, micro_batch)
+        return cls(config, n, steps_of(config.train, n), micro_batch)
 
     @property
     def steps_per_epoch(self) -> float:

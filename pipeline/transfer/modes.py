@@ -34,6 +34,8 @@ from pipeline.transfer.grid import choose, score
 from pipeline.transfer.probe import probe
 from pipeline.transfer.task import Task
 
+NEVER = 1e9
+"""Epochs between checkpoints where only the last step's is wanted; a job that is asked to stop saves too."""
 Found = tuple[np.ndarray, dict]
 """Answers to the test pictures, (N,) int64 predictions, or (N, C) float32 scores where there may be several
 labels; and what was chosen without them, for the result's row."""
@@ -133,7 +135,8 @@ class Stage:
         seen = self._seen(config, task.training(number), task.test(number))
         if task.multilabel and not np.isfinite(seen.scores).all():
             raise UserError(f"{mode}.optim.lr: training on {task.dataset.name} diverged; give a lower one")
-        about = {"lr": config.optim.lr, "epochs": recipe.train.epochs, "batch": recipe.train.batch}
+        length = {key: value for key in ("epochs", "steps") if (value := getattr(recipe.train, key))}
+        about = {"lr": config.optim.lr, **length, "batch": recipe.train.batch}
         return seen.scores if task.multilabel else seen.predictions, about | chosen
 
     def _seen(self, config: TrainConfig, train: Split, test: Split) -> Evaluation:
@@ -171,7 +174,7 @@ class Stage:
             model=self.backbone.about.model_copy(update=weights),
             optim=recipe.optim,
             train=recipe.train,
-            checkpoint=Checkpoint(every=recipe.train.epochs, keep=1),
+            checkpoint=Checkpoint(every=NEVER, keep=1),
             monitor=Monitor(wandb=False, log_every=self.config.monitor.log_every),
         )
 
