@@ -79,6 +79,8 @@ class Protocol(Section):
     recall, or over all of them as from VOC 2010 on."""
     difficult: Literal["ignored", "negative"] | None = None
     """Of several labels a picture: what one that is hard to tell counts as, in training and test."""
+    test_per_class: Positive | None = None
+    """Test pictures of each class, the same for all seeds, where all would take too long; none = all."""
     resize: Resize | None = None
     """Of the frozen network's input; none = as ``pictures`` says."""
     resize_trained: Resize | None = None
@@ -113,6 +115,8 @@ class Protocol(Section):
             raise ValueError(f"test: {REST}: needs per_class, the number of pictures that train")
         if self.test == REST and self.val is not None:
             raise ValueError(f"test: {REST}: goes with validation, which is carved from what was drawn")
+        if self.test == REST and self.test_per_class is not None:
+            raise ValueError(f"test_per_class: test: {REST} is all that was not drawn; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -127,8 +131,9 @@ class Protocol(Section):
             raise ValueError(
                 f"choose_by: top1 is of one label a picture; {self.metric} goes with metric or loss"
             )
-        if several and (self.per_class or self.validation):
-            key = "per_class" if self.per_class else "validation"
+        drawn = [key for key in ("per_class", "validation", "test_per_class") if getattr(self, key)]
+        if several and drawn:
+            key = drawn[0]
             raise ValueError(f"{key}: is drawn by class; pictures of several labels need published splits")
         return self
 

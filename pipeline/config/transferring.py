@@ -37,6 +37,8 @@ class Dataset(Protocol):
     """In results and tables; none = the protocol's."""
     index: str
     """Folder that ``launch.prepare`` wrote."""
+    curve: str | None = None
+    """Of which it is a point: an entry whose ``per_class`` is a list, [5, 20, all], becomes one for each."""
     protocol: str | None = None
     """Name of a protocol (``pipeline.config.protocol``); none = one's own, of the keys given here."""
 
@@ -87,11 +89,23 @@ class TransferConfig(Section):
         if not isinstance(datasets, list):
             return tree
         whole = [_completed(each, path.parent, f"datasets.{i}") for i, each in enumerate(datasets)]
-        return tree | {"datasets": whole}
+        return tree | {"datasets": [point for each in whole for point in _points(each)]}
 
     @property
     def folder(self) -> Path:
         return Path(self.runs) / self.name
+
+
+def _points(entry: Any) -> list[Any]:
+    """One entry for each of the numbers in its ``per_class``, where these are a list."""
+    counts = entry.get("per_class") if isinstance(entry, dict) else None
+    if not isinstance(counts, list):
+        return [entry]
+    if "name" not in entry:
+        return [entry | {"per_class": None}]  # what is missing is told when it is read
+    name = entry["name"]
+    points = [{"name": f"{name}-{each}", "per_class": None if each == "all" else each} for each in counts]
+    return [entry | {"curve": name} | point for point in points]
 
 
 def _completed(entry: Any, beside: Path, key: str) -> Any:

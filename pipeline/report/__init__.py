@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from pipeline.config import UserError
-from pipeline.report import clock, flow, page, pictures, plots
+from pipeline.report import amounts, clock, flow, page, pictures, plots
 from pipeline.report.compare import compare, comparison_table
 from pipeline.report.inputs import Run, load
 from pipeline.report.style import LOOKS, png
@@ -44,6 +44,8 @@ def draw(run: Run) -> page.Plots:
         "transfer": lambda look: plots.transfer_chart(run.transfers, look),
         "worst": lambda look: worst_chart(run.confusion, look),
     }
+    for name, points in amounts.curves(run.transfers).items():
+        figures[f"amount-{name}"] = lambda look, points=points: amounts.amount_chart(points, look)
     for transfer in run.transfers:
         figures[f"confusion-{transfer['stem']}"] = (
             lambda look, transfer=transfer: pictures.confusion_chart(transfer, look)

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from pipeline.report import clock, flow, summary, tables
+from pipeline.report import amounts, clock, flow, summary, tables
 from pipeline.report.inputs import MODES, Run, Samples
 from pipeline.report.pictures import evenly
 from pipeline.report.style import DARK, LIGHT, MODE_NAMES, SYMBOLS
@@ -72,6 +72,10 @@ def _insights(run: Run) -> list[tuple[str, str, list[str]]]:
     """Plot, heading, and how to read it."""
     scale = flow.noise_scale(run)
     return [
+        *(
+            (f"amount-{name}", f"{name}: how many pictures", [amounts.READING])
+            for name in amounts.curves(run.transfers)
+        ),
         ("gradient-flow", "Gradient flow", [*flow.READING, *([scale] if scale else [])]),
         ("time", "Where the time goes", [clock.READING]),
     ]

@@ -79,10 +79,10 @@ def _curves(axes: Axes, lines: dict[str, tuple[np.ndarray, np.ndarray]], key: st
     top = max(1.06 * max(tops), 1e-6)
     axes.set_ylim(0, min(top, 100) if key == "top1" else top)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-    _label_ends(axes, ends, "{:.1f}" if key == "top1" else "{:.2f}", 0.1 * axes.get_ylim()[1])
+    label_ends(axes, ends, "{:.1f}" if key == "top1" else "{:.2f}", 0.1 * axes.get_ylim()[1])
 
 
-def _label_ends(axes: Axes, ends: list[tuple[str, float, str]], form: str, gap: float) -> None:
+def label_ends(axes: Axes, ends: list[tuple[str, float, str]], form: str, gap: float) -> None:
     places = spread([value for _, value, _ in ends], gap)
     for (name, value, colour), place in zip(ends, places, strict=True):
         axes.annotate(

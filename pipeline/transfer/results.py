@@ -25,6 +25,8 @@ def summarise(stage: Stage, task: Task, runs: dict[str, list[Answers]]) -> dict:
         gains = {mode: vars(scored[mode].above(scored["scratch"])) for mode in others}
     return {
         "dataset": task.dataset.name,
+        "curve": task.dataset.curve,
+        "per_class": task.dataset.per_class,
         "classes": task.learned.classes,
         "protocol": task.about,
         "checkpoint": str(stage.backbone.path),

@@ -59,7 +59,7 @@ class Task:
         if dataset.val is not None:
             learned = learned.plus(_split(index, dataset, dataset.val, f"{key}.val"))
         rest = dataset.test == REST
-        pool = learned if rest else _split(index, dataset, dataset.test, f"{key}.test")
+        pool = learned if rest else _tested(_split(index, dataset, dataset.test, f"{key}.test"), dataset, key)
         seeds = range(seed, seed + dataset.seeds)
         try:
             about = dataset.model_copy(update={"classes": len(index.classes)})
@@ -117,6 +117,8 @@ class Task:
             f"{count} {drawn}; the probe's λ chosen by {chosen} on {where} and refitted on all; "
             f"{len(numbers.tested):,} test pictures"
         )
+        if dataset.test_per_class is not None:
+            words += f", {dataset.test_per_class} a class of the split {dataset.test}"
         return ": ".join([*filter(None, [" ".join(filter(None, named))]), words])
 
 
@@ -148,6 +150,16 @@ def draw(dataset: Dataset, labels: np.ndarray, published: int, pool: int, seed: 
     except UserError as error:
         raise UserError(f"validation: {error}") from None
     return Drawn(trained[fit], trained[chosen_on], tested)
+
+
+def _tested(split: Split, dataset: Dataset, key: str) -> Split:
+    """What of a test split is tested on; the seed of the draw is nobody's, for all are tested alike."""
+    if dataset.test_per_class is None:
+        return split
+    try:
+        return split.take(few_shot(split.labels, dataset.test_per_class, 0, len(split.classes)))
+    except UserError as error:
+        raise UserError(f"{key}.test_per_class: {error}") from None
 
 
 def _check_index(index: Index, dataset: Dataset, key: str) -> None:
