@@ -52,10 +52,17 @@ def test_path_is_that_of_separate_cold_fits_and_the_choice_its_best(searched):
 
 
 def test_chosen_by_loss_it_is_the_lowest_cross_entropy(searched):
+    """Where another lambda has the highest top-1."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = rng.normal(size=(60, 10)) + 0.5 * rng.normal(size=(3, 10))[labels]
+    for how in ("grid", "halving"):
+        choice = choose(features, labels, np.arange(40), np.arange(40, 60), classes=3, by="loss", search=how)
+        lowest = min(choice.path, key=lambda point: point[2])
+        assert lowest[1] < max(top1 for _, top1, _ in choice.path)
+        assert choice.lam == lowest[0]
+        assert choice.val_score == lowest[1]
     choice = choose(*searched, classes=4, by="loss")
-    lowest = min(choice.path, key=lambda point: point[2])
-    assert choice.lam == lowest[0]
-    assert choice.val_score == lowest[1]
     found, same = probe(*searched, classes=4, by="loss")
     assert same.lam == choice.lam
     assert np.array_equal(found.weight, fit(*searched[:2], choice.lam, 4).weight)

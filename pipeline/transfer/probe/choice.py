@@ -28,6 +28,8 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 By = Literal["top1", "loss"] | Score
 Point = tuple[float, float, float]
 """lambda, score on validation, cross-entropy per picture there."""
+Rank = Callable[[Point], tuple[float, ...]]
+"""The greatest is the best."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,15 @@ def choose(
             unconverged.append(lam)
         return lam, *_score(found.logits(val), targets[val_rows], by)
 
+    rank = _by_loss if by == "loss" else _by_score
     grid = COARSE if search == "halving" else lambdas
     # From the strongest penalty to the weakest, each solution the next one's start. F is strictly convex
     # (but for a constant added to all biases), so the start changes the time taken and not the solution.
     path = [tried(lam) for lam in sorted({float(lam) for lam in grid}, reverse=True)]
     edges = {path[0][0], path[-1][0]}
     if search == "halving":
-        path += _halving(max(path, key=_rank), np.log10(path[0][0] / path[1][0]), tried)
-    lam, score, _ = max(path, key=_rank)
+        path += _halving(max(path, key=rank), np.log10(path[0][0] / path[1][0]), tried, rank)
+    lam, score, _ = max(path, key=rank)
     at_edge = len(path) > 1 and lam in edges
     if at_edge:
         warnings.warn(
@@ -153,22 +156,28 @@ def probe(
     return fit(features[rows], targets[rows], choice.lam, **how), choice
 
 
-def _halving(best: Point, step: float, tried: Callable[[float], Point]) -> Iterator[Point]:
+def _halving(best: Point, step: float, tried: Callable[[float], Point], rank: Rank) -> Iterator[Point]:
     """linear_eval.py's tune_l2_regularization: right is tried only where left was no better."""
     for _ in range(HALVINGS):
         step /= 2
         for side in (-1, 1):
             point = tried(best[0] * 10 ** (side * step))
             yield point
-            if _rank(point) > _rank(best):
+            if rank(point) > rank(best):
                 best = point
                 break
 
 
-def _rank(point: Point) -> tuple[float, float, float]:
-    """By score; then by cross-entropy, the lower the better; then the stronger penalty."""
+def _by_score(point: Point) -> tuple[float, ...]:
+    """Then by cross-entropy, the lower the better; then the stronger penalty."""
     lam, score, loss = point
     return score, -loss, lam
+
+
+def _by_loss(point: Point) -> tuple[float, ...]:
+    """The lower the better; then the stronger penalty."""
+    lam, _, loss = point
+    return -loss, lam
 
 
 def _score(logits: np.ndarray, targets: np.ndarray, by: By) -> tuple[float, float]:
