@@ -1,6 +1,10 @@
 """Small real data and real processes for all tests."""
 
+import contextlib
+import importlib
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +97,21 @@ def torchrun(ranks: int, *words: str, options: tuple[str, ...] = (), **popen) ->
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     return subprocess.Popen([*command, *words], env=environment, **(pipes | popen))
+
+
+def door(name: str, *words: str) -> subprocess.CompletedProcess:
+    """What ``command`` does, within this process: a process of its own imports torch for seconds."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    listening = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            importlib.import_module(name).main(list(words))
+        except SystemExit as left:
+            code = left.code or 0
+        finally:
+            for number, handler in listening.items():
+                signal.signal(number, handler)
+    return subprocess.CompletedProcess([name, *words], code, out.getvalue(), err.getvalue())
 
 
 def command(*words: str, **options) -> subprocess.CompletedProcess:

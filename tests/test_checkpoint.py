@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, command, config_tree, quick_config
+from conftest import ROOT, config_tree, door, quick_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,7 +141,7 @@ def written(path: Path, tree: dict) -> Path:
 
 def test_a_full_disk_costs_nothing_that_was_saved(small_index, tmp_path):
     tree = config_tree(small_index, tmp_path, train={"batch": 24, "epochs": 0.5, "device": "cpu"})
-    assert command("launch.train", str(written(tmp_path / "c.yaml", tree))).returncode == 0
+    assert door("launch.train", str(written(tmp_path / "c.yaml", tree))).returncode == 0
     whole = checkpoint.latest(tmp_path / "quick")
     content = whole.read_bytes()
     tree["train"]["epochs"] = 1.0  # another run would be refused: its folder is this one's
@@ -219,11 +219,11 @@ def test_a_saved_state_is_of_its_step_though_training_goes_on(small_index, tmp_p
 def test_a_run_goes_on_from_the_one_before_a_damaged_newest(small_index, tmp_path):
     tree = config_tree(small_index, tmp_path)
     config = written(tmp_path / "c.yaml", tree)
-    assert command("launch.train", str(config)).returncode == 0
+    assert door("launch.train", str(config)).returncode == 0
     expected = checkpoint.read(tmp_path / "quick")
     newest = checkpoint.latest(tmp_path / "quick")
     newest.write_bytes(newest.read_bytes()[:-1000])
-    got = command("launch.train", str(config))
+    got = door("launch.train", str(config))
     assert got.returncode == 0, got.stderr
     assert f"{newest.name}: damaged or cut off" in got.stderr
     state = checkpoint.read(tmp_path / "quick")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import command
+from conftest import door
 from scipy import stats
 
 from pipeline.config import UserError
@@ -130,7 +130,7 @@ def test_only_answers_to_the_same_question_are_paired(tmp_path):
 
 def test_the_door_prints_p_below_the_table_of_both(tmp_path):
     folders = [str(transferred(tmp_path / name, share)) for name, share in (("a", 0.5), ("b", 0.8))]
-    got = command("launch.report", *folders)
+    got = door("launch.report", *folders)
     assert got.returncode == 0, got.stderr
     assert "| birds | top-1 | frozen | b | a | +" in got.stdout
     assert "< 0.0001" in got.stdout

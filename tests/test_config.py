@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from conftest import ROOT, command, config_tree, torchrun
+from conftest import ROOT, config_tree, door, torchrun
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,7 +147,7 @@ def test_doors_end_with_code_2_and_one_line(tmp_path, file):
         ("launch.prepare", "cifar11", "--out", str(tmp_path / "o")): "'cifar11': no such source",
         ("launch.prepare", "imagefolder", "--root", str(tmp_path / "n"), "--out", str(tmp_path / "o")): "n",
     }.items():
-        got = command(*words)
+        got = door(*words)
         assert got.returncode == 2, got.stderr
         assert got.stderr.count("\n") == 1, got.stderr
         assert got.stderr.startswith("error: ")
@@ -157,7 +157,7 @@ def test_doors_end_with_code_2_and_one_line(tmp_path, file):
 
 def test_a_runs_folder_that_cannot_be_made_costs_a_line(file, small_index, tmp_path):
     (tmp_path / "thesis.txt").write_text("ten years of work")
-    got = command("launch.train", str(file), f"data.index={small_index}", f"runs={tmp_path}/thesis.txt")
+    got = door("launch.train", str(file), f"data.index={small_index}", f"runs={tmp_path}/thesis.txt")
     assert got.returncode == 2
     assert got.stderr.count("\n") == 1, got.stderr
     assert "thesis.txt/quick: Not a directory" in got.stderr
@@ -172,7 +172,7 @@ def test_under_torchrun_a_mistake_is_told_once(file):
 
 
 def test_unknown_names_of_networks_are_told_with_the_nearest(file, small_index):
-    got = command("launch.train", str(file), f"data.index={small_index}", "model.name=resnet2O", "--dry-run")
+    got = door("launch.train", str(file), f"data.index={small_index}", "model.name=resnet2O", "--dry-run")
     assert got.returncode == 2
     assert got.stderr.count("\n") == 1, got.stderr
     assert "resnet20" in got.stderr
@@ -180,7 +180,7 @@ def test_unknown_names_of_networks_are_told_with_the_nearest(file, small_index):
 
 def test_a_dry_run_checks_everything_and_prints_the_config(file, small_index, tmp_path):
     words = [str(file), f"data.index={small_index}", f"runs={tmp_path}/dry", "--dry-run"]
-    got = command("launch.train", *words)
+    got = door("launch.train", *words)
     assert got.returncode == 0, got.stderr
     assert parse(TrainConfig, yaml.safe_load(got.stdout), "printed").data.index == str(small_index)
     assert not (tmp_path / "dry").exists()

@@ -210,9 +210,7 @@ def asked(session: onnxruntime.InferenceSession, images: torch.Tensor) -> torch.
         pytest.param(
             "resnet18", 33, {"width": 0.25, "shortcut": "pad", "dropout": 0.5}, marks=pytest.mark.slow
         ),
-        pytest.param("plain18", 32, {"width": 0.25}, marks=pytest.mark.slow),
         pytest.param("resnet50", 64, {}, marks=pytest.mark.slow),
-        pytest.param("resnet110", 32, {}, marks=pytest.mark.slow),
         pytest.param("vgg11", 32, {"width": 0.25}, marks=pytest.mark.slow),
     ],
 )

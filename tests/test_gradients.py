@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import command, config_tree, quick_config, torchrun
+from conftest import config_tree, door, quick_config, torchrun
 from torch import nn
 
 from pipeline.config import Train
@@ -208,7 +208,7 @@ def test_looks_come_at_the_interval_and_in_the_first_and_last_step(small_index):
 
 def test_a_mistyped_interval_is_told(small_index, tmp_path):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config_tree(small_index, tmp_path)))
-    got = command("launch.train", str(tmp_path / "c.yaml"), "monitor.gradients_every=0")
+    got = door("launch.train", str(tmp_path / "c.yaml"), "monitor.gradients_every=0")
     assert got.returncode == 2
     assert "monitor.gradients_every: " in got.stderr
 

@@ -6,10 +6,11 @@ import signal
 import time
 
 import pytest
-from conftest import ROOT, command, torchrun
+from conftest import ROOT, door, torchrun
 from jobs import SIGNALS, finish, same_bits, start, steps_done, wait_until, workers, write_config
 
 from pipeline.monitor.metrics import read_rows
+from pipeline.preempt import StopSignal
 from pipeline.train import checkpoint
 
 STEPS = 32
@@ -44,70 +45,88 @@ def stopped_with_75(process, told: str, ranks: int = 2) -> None:
     assert told.count("the same command goes on") == ranks, told
 
 
-@pytest.mark.parametrize(
-    ("number", "whom"),
-    [
-        (signal.SIGUSR1, "torchrun"),
-        pytest.param(signal.SIGTERM, "torchrun", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, "one rank", marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_leads_to_a_checkpoint_at_the_next_step(number, whom, small_index, tmp_path, undisturbed):
+def test_a_signal_leads_to_a_checkpoint_at_the_next_step(small_index, tmp_path, undisturbed):
+    """torchrun hands it on to all ranks."""
     config, run = job(tmp_path, small_index), tmp_path / "runs" / "quick"
     process = start(2, config, options=SIGNALS)
     wait_until(process, lambda: steps_done(run) >= 7)
-    os.kill(process.pid if whom == "torchrun" else workers(process.pid)[1], number)
+    os.kill(process.pid, signal.SIGUSR1)
     _, told = process.communicate(timeout=120)
     stopped_with_75(process, told)
-    if whom == "one rank":
-        assert re.search(r"exitcode\s*: 75", told)
-    stopped = checkpoint.read(run)["step"]
-    assert 7 <= stopped < STEPS, told
-    assert steps_done(run) == stopped, "no step was lost"
-    assert f"stopped at step {stopped} of {STEPS} ({number.name})" in told
+    saved_where_it_stopped(run, 7, "SIGUSR1", told)
     goes_on_as_if_nothing_had_been(config, run, undisturbed)
 
 
-@pytest.mark.parametrize(
-    ("place", "saved"),
-    [
-        ("evaluation", 11),
-        pytest.param("first pass", None, marks=pytest.mark.slow),
-        pytest.param("first batch", 1, marks=pytest.mark.slow),
-        pytest.param("saving", 7, marks=pytest.mark.slow),  # the save of step 6, agreed before
-    ],
-)
-def test_asked_at_any_place_it_loses_nothing(place, saved, small_index, tmp_path, undisturbed):
-    """One rank is asked; all agree. An evaluation that was cut short is made up for."""
+def saved_where_it_stopped(run, least: int, why: str, told: str) -> None:
+    stopped = checkpoint.read(run)["step"]
+    assert least <= stopped < STEPS, told
+    assert steps_done(run) == stopped, "no step was lost"
+    assert f"stopped at step {stopped} of {STEPS} ({why})" in told
+
+
+PLACES = {"first pass": None, "first batch": 1, "saving": 7, "evaluation": 11}
+"""Where one rank is asked to stop, and the step of the checkpoint that all leave then. At "saving" it is the
+save of step 6, agreed before."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_asked_at_any_place_it_loses_nothing(small_index, tmp_path, undisturbed):
+    """One run, stopped at one place after the other. An evaluation that was cut short is made up for."""
     config, run = job(tmp_path, small_index), tmp_path / "runs" / "quick"
-    process = torchrun(2, str(ROOT / "tests" / "interrupted_job.py"), place, config)
+    for place, saved in PLACES.items():
+        process = torchrun(2, str(ROOT / "tests" / "interrupted_job.py"), place, config)
+        _, told = process.communicate(timeout=200)
+        stopped_with_75(process, told)
+        assert re.search(r"exitcode\s*: 75", told)
+        newest = checkpoint.latest(run)
+        assert newest == (saved and run / "checkpoints" / f"step_{saved:08d}.pt"), told
+    process = start(2, config, options=SIGNALS)
+    wait_until(process, lambda: steps_done(run) >= 14)
+    os.kill(workers(process.pid)[1], signal.SIGTERM)
     _, told = process.communicate(timeout=120)
     stopped_with_75(process, told)
     assert re.search(r"exitcode\s*: 75", told)
-    newest = checkpoint.latest(run)
-    assert newest == (saved and run / "checkpoints" / f"step_{saved:08d}.pt"), told
+    saved_where_it_stopped(run, 14, "SIGTERM", told)
     goes_on_as_if_nothing_had_been(config, run, undisturbed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whose", ["train.time_limit", "SLURM"])
-def test_the_time_limit_is_kept_by_itself(whose, small_index, tmp_path, monkeypatch):
-    """Six seconds from when the run begins, or 36 from now: at whatever step that is."""
-    config = job(tmp_path, small_index)
-    limits = ("train.time_limit=0.15", "train.time_margin=0.05")
-    if whose == "SLURM":
-        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 90))
-        limits = ("train.time_margin=0.9",)
-    process = start(2, config, "train.epochs=200", "name=long", *limits)
-    _, told = process.communicate(timeout=120)
+def test_the_time_limit_is_kept_by_itself(small_index, tmp_path):
+    """Thirty seconds from when the run begins: at whatever step that is."""
+    config, run = job(tmp_path, small_index), tmp_path / "runs" / "long"
+    limits = ("train.time_limit=0.6", "train.time_margin=0.1")
+    process = start(2, config, "train.epochs=2000", "name=long", *limits)
+    _, told = process.communicate(timeout=200)
     stopped_with_75(process, told)
     assert "(time limit)" in told
+    assert checkpoint.read(run)["step"] == steps_done(run) > 0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "slurm", "asked"),
+    [
+        (None, None, False),
+        (10, None, False),
+        (2, None, True),
+        (None, 60, True),
+        (10, 60, True),
+        (2, 900, True),
+    ],
+)
+def test_the_earlier_end_counts(minutes, slurm, asked, monkeypatch):
+    """The config's limit, and SLURM's end in seconds from now; both less the margin of two minutes."""
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
-    assert checkpoint.read(tmp_path / "runs" / "long")["step"] == steps_done(tmp_path / "runs" / "long") > 0
+    if slurm is not None:
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + slurm))
+    stop = StopSignal()
+    stop.end_after(minutes, margin=2)
+    assert stop.asked == bool(asked)
+    assert stop.why == ("time limit" if asked else "")
 
 
 def test_a_margin_as_long_as_the_limit_is_refused(small_index, tmp_path):
     config = write_config(tmp_path, small_index)
-    got = command("launch.train", config, "train.time_limit=2")
+    got = door("launch.train", config, "train.time_limit=2")
     assert got.returncode == 2
     assert "train.time_limit: 2 minutes are not more than time_margin 2; no step would be done" in got.stderr

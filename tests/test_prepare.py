@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command, drawn_pictures
+from conftest import ROOT, door, drawn_pictures
 from odd_pictures import BAD, GOOD, as_pillow_reads, encoded, photograph, write_odd
 from PIL import Image
 
@@ -251,7 +251,7 @@ def test_mistakes_are_told_in_a_line(many, tmp_path):
     with pytest.raises(UserError, match="--quality 101: from 1 to 100"):
         How(pack=True, quality=101)
     words = ("imagefolder", "--root", str(many), "--out", str(tmp_path / "x"), "--pack", "--max-side", "-1")
-    found = command("launch.prepare", *words)
+    found = door("launch.prepare", *words)
     assert (found.returncode, found.stderr.strip()) == (2, "error: --max-side -1: at least 1 pixel")
     bad = tmp_path / "bad"
     shutil.copytree(many / "train" / "a", bad / "a")

@@ -9,7 +9,7 @@ import downstream_small as small
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, command
+from conftest import ROOT, door
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -373,7 +373,7 @@ def test_the_door_tells_mistakes_in_a_line(tmp_path):
             "datasets.0.metric=top1",
         ): "datasets.0.metric: 'top1', but 'mean_per_class' in protocol caltech101-102",
     }.items():
-        got = command("launch.transfer", str(ROOT / "configs/transfer/five.yaml"), *words)
+        got = door("launch.transfer", str(ROOT / "configs/transfer/five.yaml"), *words)
         assert got.returncode == 2, got.stderr
         assert got.stderr.count("\n") == 1, got.stderr
         assert message in got.stderr

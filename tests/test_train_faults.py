@@ -62,18 +62,17 @@ def test_too_many_files_going_bad_in_a_run_stop_it_with_the_list(job):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_with_bad_files_it_ends_in_the_same_bits_and_leaves_nothing_behind(job, ranks):
+def test_killed_with_bad_files_it_ends_in_the_same_bits_and_leaves_nothing_behind(job):
     damage(job, 3, 58)
     straight = job / "straight.yaml"
     straight.write_text((job / "config.yaml").read_text().replace("name: quick", "name: straight"))
-    process = torchrun(ranks, "-m", "launch.train", str(straight))
+    process = torchrun(2, "-m", "launch.train", str(straight))
     _, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors
     shared = set(os.listdir("/dev/shm"))
-    kill_all_at(7, ranks, str(job / "config.yaml"), job / "runs" / "quick")
+    kill_all_at(7, 2, str(job / "config.yaml"), job / "runs" / "quick")
     assert set(os.listdir("/dev/shm")) <= shared
-    run(job, ranks)
+    run(job)
     ended, expected = (checkpoint.read(job / "runs" / name) for name in ("quick", "straight"))
     assert same_bits(ended["model"], expected["model"])
     rows = {name: read_rows(job / "runs" / name / "metrics.jsonl") for name in ("quick", "straight")}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import command, drawn_pictures, quick_config
+from conftest import door, drawn_pictures, quick_config
 from torch import nn
 
 from pipeline.config import Pictures, TransferConfig, UserError, parse
@@ -160,7 +160,7 @@ def test_mistakes_cost_a_line_each(pretrained, other_index, tmp_path):
     tree = transfer_tree(pretrained, other_index, tmp_path)
     path = tmp_path / "transfer.yaml"
     path.write_text(yaml.safe_dump(tree))
-    got = command("launch.transfer", str(path), "datasets.0.per_class=30")
+    got = door("launch.transfer", str(path), "datasets.0.per_class=30")
     assert got.returncode == 2
     assert got.stderr.count("\n") == 1, got.stderr
     assert "30" in got.stderr
