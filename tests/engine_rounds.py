@@ -23,6 +23,7 @@ from pipeline.train.ranks import Ranks, join
 
 ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 MUCH = {"train__accumulate": 2, "train__ema": 0.9, "optim__clip": 0.5}
+MUCH |= {"optim__backbone_lr_scale": 0.3, "model__checkpoint": "not read here"}
 SAME = {"sgd": MUCH, "adamw": MUCH, "lars": MUCH, "sgd alone": {}}
 """What ``same`` changes in the config; the first word is the optimizer."""
 RATES = {"sgd": 0.05, "adamw": 0.001, "lars": 5.0}

@@ -65,6 +65,8 @@ class Optimizer(Section):
     """Peak learning rate: for the global batch as given, or for ``lr_batch``."""
     lr_batch: Positive | None = None
     """Scale linearly (Goyal et al. 2017): the peak is lr x train.batch / lr_batch; none = lr as it is."""
+    backbone_lr_scale: Annotated[float, Field(gt=0)] | None = None
+    """Finetuning: multiplies the learning rate of all but the head, as 0.1; none = one rate for both."""
     momentum: Fraction = 0.9
     """Of SGD and LARS."""
     nesterov: bool = True
@@ -197,6 +199,15 @@ class TrainConfig(Section):
     train: Train
     checkpoint: Checkpoint = Checkpoint()
     monitor: Monitor = Monitor()
+
+    @model_validator(mode="after")
+    def _spares_what_was_learned(self):
+        if self.optim.backbone_lr_scale is not None and self.model.checkpoint is None:
+            raise ValueError(
+                f"optim.backbone_lr_scale: {self.optim.backbone_lr_scale:g} spares weights that were learned "
+                "before; without model.checkpoint there are none: leave it out"
+            )
+        return self
 
     @property
     def folder(self) -> Path:

@@ -74,6 +74,15 @@ class TransferConfig(Section):
     monitor: Monitor = Monitor()
 
     @model_validator(mode="after")
+    def _scratch_spares_nothing(self):
+        if self.scratch.optim.backbone_lr_scale is not None:
+            raise ValueError(
+                f"scratch.optim.backbone_lr_scale: {self.scratch.optim.backbone_lr_scale:g} spares weights "
+                "that were learned before; from scratch there are none: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _named_apart(self):
         for number, dataset in enumerate(self.datasets):
             if dataset.name in {other.name for other in self.datasets[:number]}:

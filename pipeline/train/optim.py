@@ -9,30 +9,45 @@ from pipeline.config import Optimizer
 from pipeline.train.lars import LARS
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, trust: float | None = None) -> list[dict]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, trust: float | None = None, backbone: float | None = None
+) -> list[dict]:
     """Weights of convolutions and linear layers decay; biases and norms don't (Goyal et al. 2017, 5.3).
 
     Nor have these a trust ratio under LARS, as in MLPerf's reference: the ratio follows the length of the
     weights, and a bias starts at zero. Told apart by the module that owns them, never by name: "bn" is not
     in ``downsample.1``.
+
+    :param backbone: ``lr_scale`` of all but the head; none = one rate, and two groups, for the whole model.
     """
-    decayed, free = [], []
+    head = None if backbone is None else model.get_submodule(model.head_name)
+    groups = [
+        {"params": [], "weight_decay": decay, "trust": ratio, "lr_scale": scale}
+        for scale in ([1.0] if head is None else [backbone, 1.0])
+        for decay, ratio in ((weight_decay, trust), (0.0, None))
+    ]
     for module in model.modules():
         heavy = isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
         for name, parameter in module.named_parameters(recurse=False):
-            (decayed if heavy and name == "weight" else free).append(parameter)
-    assert len(decayed) + len(free) == len(list(model.parameters()))
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay, "trust": trust},
-        {"params": free, "weight_decay": 0.0, "trust": None},
-    ]
+            spared = not (heavy and name == "weight")
+            groups[2 * (module is head) + spared]["params"].append(parameter)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     return [group for group in groups if group["params"]]
+
+
+def set_rate(optimizer, lr: float) -> None:
+    """The step's learning rate, in every group by its own scale.
+
+    :param optimizer: torch's, or DeepSpeed's around it.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
     """The config's optimizer. It must not be called in a step that is skipped: a fused SGD whose first step a
     GradScaler skips by itself leaves its momentum uninitialised (torch 2.15)."""
-    groups = parameter_groups(model, config.weight_decay, config.trust)
+    groups = parameter_groups(model, config.weight_decay, config.trust, config.backbone_lr_scale)
     if config.name == "lars":
         return LARS(groups, config.lr, config.momentum)
     if config.name == "adamw":

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import TrainConfig
 from pipeline.train.engine.base import Engine, clip
-from pipeline.train.optim import build_optimizer, load_named_state, named_state
+from pipeline.train.optim import build_optimizer, load_named_state, named_state, set_rate
 from pipeline.train.ranks import Ranks
 
 
@@ -41,8 +41,7 @@ class DDPEngine(Engine):
         return {name: parameter.grad / scale for name, parameter in self.parameters.items()}
 
     def _update(self, lr: float) -> bool:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, lr)
         self.scaler.unscale_(self.optimizer)
         applied = clip(self.parameters.values(), self.config.optim.clip)
         if applied:

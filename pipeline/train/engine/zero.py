@@ -13,7 +13,7 @@ from pipeline.config import TrainConfig, UserError
 from pipeline.train.engine.base import Engine, clip
 from pipeline.train.engine.partition import Chained, Sliced, Whole
 from pipeline.train.engine.precision import LossScale
-from pipeline.train.optim import build_optimizer
+from pipeline.train.optim import build_optimizer, set_rate
 from pipeline.train.ranks import Ranks
 
 PARTITIONS = {0: Whole, 1: Chained, 2: Chained, 3: Sliced}
@@ -74,8 +74,7 @@ class ZeroEngine(Engine):
         return {name: gradient / scale for name, gradient in self.partition.gradients().items()}
 
     def _update(self, lr: float) -> bool:
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.engine.optimizer, lr)
         if self.stage == 0 and not self._clipped():
             self._forget()
             applied = False
