@@ -27,6 +27,8 @@ NAMES = {
     "caltech101": "caltech101-102",
     "caltech101-102": "caltech101-102",
     "caltech101-101": "caltech101-101",
+    "caltech101-448": "caltech101-448",
+    "voc2007-448": "voc2007-448",
     "voc2007": "voc2007-difficult-ignored",
     "voc2007-difficult-ignored": "voc2007-difficult-ignored",
     "voc2007-difficult-negative": "voc2007-difficult-negative",
@@ -80,6 +82,44 @@ def test_the_five_in_one_config():
         assert each.resize_trained.of(config.pictures).eval_resize == 256
     variant = load(TransferConfig, FIVE, ["datasets.1.protocol=voc2007-difficult-negative"]).datasets[1]
     assert (variant.protocol, variant.difficult) == ("voc2007-difficult-negative", "negative")
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "batch", "rates", "decays"),
+    [
+        ("five", (5000, 10000), 64, ((1e-4, 1e-1, 4), (1e-3, 1.0, 4)), ((1e-6, 1e-3, 4), (1e-5, 1e-2, 3))),
+        (
+            "five_full",
+            (20000, 40000),
+            256,
+            ((1e-4, 1e-1, 7), (1e-3, 1.0, 7)),
+            ((1e-6, 1e-3, 7), (1e-5, 10**-1.5, 8)),
+        ),
+    ],
+)
+def test_grids_are_the_published_ones(name, steps, batch, rates, decays):
+    """SimCLR B.8, and linusericsson/ssl-transfer finetune.py: log-spaced, none among finetuning's decays."""
+    config = load(TransferConfig, SHIPPED / f"{name}.yaml")
+    for recipe, length, rate, decay in zip(
+        (config.finetuned, config.scratch), steps, rates, decays, strict=True
+    ):
+        assert (recipe.train.steps, recipe.train.epochs, recipe.train.batch) == (length, None, batch)
+        assert (recipe.optim.nesterov, recipe.optim.momentum, recipe.optim.schedule) == (True, 0.9, "cosine")
+        assert recipe.grid.lr == pytest.approx(np.geomspace(*rate), rel=1e-3)
+        weak = [0.0] if recipe is config.finetuned else []
+        assert recipe.grid.decay == pytest.approx([*weak, *np.geomspace(*decay)], rel=2e-3)
+
+
+def test_448_pixels_for_all_five():
+    config = load(TransferConfig, SHIPPED / "five_448.yaml")
+    assert len(config.datasets) == 5
+    for each in config.datasets:
+        assert each.protocol.endswith("-448")
+        assert (each.resize.crop, each.resize_trained.short_side, each.resize_trained.crop) == (448, 512, 448)
+        assert each.resize_trained.of(config.pictures).size == 448
+    recipe = config.finetuned
+    assert (recipe.train.epochs, recipe.train.batch, recipe.train.label_smoothing) == (128, 64, 0.1)
+    assert (recipe.optim.lr, recipe.optim.weight_decay, recipe.optim.nesterov) == (0.025, 5e-4, False)
 
 
 def test_a_resolved_config_is_the_same_from_anywhere(tmp_path):
