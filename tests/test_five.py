@@ -164,6 +164,13 @@ def test_all_five_frozen(world):
         assert word in told
     assert write(whole.folder).exists()
     assert "at_edge" in (report := (whole.folder / "report.md").read_text())
+    assert "(plots/samples-voc2007.png)" in report
+    shown = load_run(whole.folder).transfer_samples["voc2007"]
+    assert (shown.labels.shape, shown.predictions["frozen"].shape) == ((4, 20), (4,))
+    mistakes = load_run(whole.folder).mistakes["voc2007"]["frozen"]
+    said = np.take_along_axis(mistakes.labels, mistakes.predictions["frozen"][:, None], 1)
+    assert (said == -1).all(), "neither shown nor hard to tell"
+    assert (mistakes.confidence > 0.5).all()
     assert "path [[" not in report
     with join("cpu") as ranks:
         assert run(whole, ranks) == results
@@ -175,11 +182,11 @@ def test_nothing_is_chosen_by_the_labels_of_the_test(world):
     with join("cpu") as ranks:
         stage = Stage(whole, Backbone.read(whole.checkpoint), ranks)
         task = Task.open(whole.datasets[0], 0, "datasets.0")
-        answers, chosen = stage.frozen(task, 0)
+        answers, chosen, _ = stage.frozen(task, 0)
         others = task.learned.labels.copy()
         others[task.draws[0].tested] = 0
         vars(task.learned)["labels"] = others
-        again, chosen_again = stage.frozen(task, 0)
+        again, chosen_again, _ = stage.frozen(task, 0)
     assert len(set(answers.tolist())) == 3
     assert np.array_equal(again, answers)
     assert chosen_again == chosen
@@ -224,7 +231,7 @@ def test_learning_rate_and_decay_are_chosen_on_validation(world):
         stage = Stage(whole, Backbone.read(whole.checkpoint), ranks)
         task = Task.open(whole.datasets[0], 0, "datasets.0")
         patch.setattr(Stage, "_seen", lambda *words: tested.append(words[2:]) or seen(*words))
-        answers, chosen = stage.answers(task, "finetuned", 0)
+        answers, chosen, _ = stage.answers(task, "finetuned", 0)
     *trials, (train, test) = tested
     paths = [task.learned.take(rows).table["path"].to_pylist() for rows in task.draws[0].choosing]
     assert len(trials) == 6

@@ -18,6 +18,7 @@ from pipeline.data.sources import Source
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
 from pipeline.train.start import build_model
+from pipeline.transfer.answers import Answers
 from pipeline.transfer.backbone import Backbone
 from pipeline.transfer.run import run
 
@@ -106,6 +107,11 @@ def test_the_whole_stage_and_that_it_goes_on(pretrained, other_index, tmp_path):
     with np.load(folder / "other.samples.npz", allow_pickle=False) as samples:
         assert samples["pictures"].shape == (5, 32, 32, 3)
         assert samples["predictions_scratch"].shape == (5,)
+    kept = [Answers.read(folder / "other" / f"{mode}-0.npz") for mode in ("frozen", "finetuned", "scratch")]
+    for each in kept:
+        assert ((each.confidence > 1 / 3) & (each.confidence <= 1)).all()
+    mistaken = any((each.answers != each.labels).any() for each in kept)
+    assert (folder / "other.mistakes.npz").exists() == mistaken
 
     # Again, with one answer lost: only that one is computed again, and comes out the same.
     lost, kept = folder / "other" / "finetuned-1.npz", folder / "other" / "scratch-0.npz"

@@ -19,13 +19,20 @@ def worst_classes(
 
     :param predictions: (N,) int64; -1 for a picture that was not shown, which counts nowhere.
     :param labels: (N,) int64.
+    :returns: as of ``worst_of``.
+    """
+    shown, k = predictions >= 0, len(classes)
+    cells = labels[shown].astype(np.int64) * k + predictions[shown]
+    return worst_of(np.bincount(cells, minlength=k * k).reshape(k, k), classes, most)
+
+
+def worst_of(confusion: np.ndarray, classes: list[str], most: int = WORST) -> list[dict]:
+    """The same of a confusion matrix (K, K) of pictures, rows the true classes.
+
     :returns: for each class its name, pictures, how many of them were called right, recall with a 95 %
         interval (Wilson 1927), and the classes its pictures are most often taken for, most frequent first.
     """
-    shown = predictions >= 0
-    predictions, labels = predictions[shown], labels[shown]
-    pictures = np.bincount(labels, minlength=len(classes))  # (K,)
-    right = np.bincount(labels[predictions == labels], minlength=len(classes))
+    pictures, right = confusion.sum(axis=1), confusion.diagonal()  # (K,)
     missed = np.flatnonzero(right < pictures)
     order = missed[np.argsort(right[missed] / pictures[missed], kind="stable")]
     return [
@@ -34,7 +41,7 @@ def worst_classes(
             "pictures": int(pictures[each]),
             "right": int(right[each]),
             **_recall(int(right[each]), int(pictures[each])),
-            "taken_for": _taken_for(predictions[labels == each], each, classes),
+            "taken_for": _taken_for(confusion[each], each, classes),
         }
         for each in order[:most]
     ]
@@ -50,8 +57,8 @@ def _recall(right: int, pictures: int) -> dict[str, float]:
 
 
 def _taken_for(said: np.ndarray, true: int, classes: list[str]) -> list[dict]:
-    """:param said: (n,) predictions for the pictures of class ``true``."""
-    counts = np.bincount(said, minlength=len(classes))
+    """:param said: (K,) how many pictures of class ``true`` were called each class."""
+    counts = said.copy()
     counts[true] = 0
     order = np.argsort(-counts, kind="stable")[:OTHERS]
     return [{"class": classes[each], "pictures": int(counts[each])} for each in order if counts[each]]

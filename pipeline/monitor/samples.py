@@ -16,26 +16,37 @@ def spread(n: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, count)).astype(np.int64))
 
 
-def keep_samples(file: Path, loader: Loader, rows: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
-    """Writes pictures (K, S, S, 3) uint8, labels (K,), classes and the predictions, (K,) each, as npz.
+def as_shown(loader: Loader, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some of the loader's pictures as the network sees them, K >= 1.
 
-    A picture that cannot be shown, or has a prediction of -1 because it could not, is left out.
+    :returns: (K, S, S, 3) uint8; (K,) whether each can be shown; labels (K,) int64, or of several a picture
+        (K, C) int8.
     """
-    if not len(rows):
-        return
     split = loader.split.take(rows)
     part = Loader(split, loader.pictures, loader.loading, torch.device("cpu"), channels_last=True)
     (batch,) = part.evaluation(evaluation_rows(len(rows), len(rows), 0, 1), len(rows))
     mean, std = (torch.tensor(values) for values in (loader.pictures.mean, loader.pictures.std))
     pixels = batch.images.permute(0, 2, 3, 1) * std + mean  # (K, S, S, 3) in 0..1
     pixels = (pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-    shown = np.all([batch.weight.numpy() > 0, *(said >= 0 for said in predictions.values())], axis=0)  # (K,)
+    labels = split.labels if split.multilabel else split.labels.astype(np.int64)
+    return pixels, batch.weight.numpy() > 0, labels
+
+
+def keep_samples(file: Path, loader: Loader, rows: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
+    """Writes pictures (K, S, S, 3) uint8, labels (``as_shown``), classes and predictions, (K,) each, as npz.
+
+    A picture that cannot be shown, or has a prediction of -1 because it could not, is left out.
+    """
+    if not len(rows):
+        return
+    pixels, seen, labels = as_shown(loader, rows)
+    shown = np.all([seen, *(said >= 0 for said in predictions.values())], axis=0)  # (K,)
     whole = io.BytesIO()
     np.savez_compressed(
         whole,
         pictures=pixels[shown],
-        labels=split.labels.astype(np.int64)[shown],
-        classes=np.array(split.classes),
+        labels=labels[shown],
+        classes=np.array(loader.split.classes),
         **{name: said[shown] for name, said in predictions.items()},
     )
     write_whole(file, whole.getvalue())

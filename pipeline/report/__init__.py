@@ -6,8 +6,9 @@
 from pathlib import Path
 
 from pipeline.config import UserError
-from pipeline.report import amounts, clock, flow, page, pictures, plots
+from pipeline.report import amounts, clock, flow, page, pictures, plots, worst
 from pipeline.report.compare import compare, comparison_table
+from pipeline.report.gains import gain_chart
 from pipeline.report.inputs import Run, load
 from pipeline.report.style import LOOKS, png
 from pipeline.report.tables import print_table, table
@@ -37,18 +38,25 @@ def write(run: str | Path | Run) -> Path:
 
 def draw(run: Run) -> page.Plots:
     """Every plot that the run has something for, in every look."""
+    curves = amounts.curves(run.transfers)
+    points = {transfer["stem"] for each in curves.values() for transfer in each}
+    alone = [transfer for transfer in run.transfers if transfer["stem"] not in points]
     figures = {
         "curves": lambda look: plots.learning_curves(run, look),
         "gradient-flow": lambda look: flow.flow_chart(run, look),
         "time": lambda look: clock.clock_chart(run, look),
-        "transfer": lambda look: plots.transfer_chart(run.transfers, look),
+        "transfer": lambda look: plots.transfer_chart(alone, look),
+        "gains": lambda look: gain_chart(alone, look),
         "worst": lambda look: worst_chart(run.confusion, look),
     }
-    for name, points in amounts.curves(run.transfers).items():
-        figures[f"amount-{name}"] = lambda look, points=points: amounts.amount_chart(points, look)
+    for name, curve in curves.items():
+        figures[f"amount-{name}"] = lambda look, curve=curve: amounts.amount_chart(curve, look)
     for transfer in run.transfers:
         figures[f"confusion-{transfer['stem']}"] = (
             lambda look, transfer=transfer: pictures.confusion_chart(transfer, look)
+        )  # fmt: skip
+        figures[f"worst-{transfer['stem']}"] = (
+            lambda look, transfer=transfer: worst_chart(worst.of_transfer(transfer), look)
         )  # fmt: skip
     drawn: page.Plots = {}
     for name, figure in figures.items():
@@ -57,6 +65,11 @@ def draw(run: Run) -> page.Plots:
             drawn[name] = {look: png(shown) for look, shown in made.items()}
     sheets = {"samples": run.samples}
     sheets |= {f"samples-{stem}": samples for stem, samples in run.transfer_samples.items()}
+    sheets |= {
+        f"mistakes-{stem}-{mode}": samples
+        for stem, modes in run.mistakes.items()
+        for mode, samples in modes.items()
+    }
     for name, samples in sheets.items():
         sheet = pictures.sheet(samples) if samples else None
         if sheet:

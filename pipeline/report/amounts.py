@@ -51,7 +51,7 @@ def amount_chart(points: list[dict[str, Any]], look: Look) -> Figure:
             title(axes, name, look)
             _lines(axes, points, key, look)
             _amounts(axes, points)
-        left, right = (0.42, 1.25) if look.narrow else (0.42, 1.3)
+        left, right = 0.42, 1.36
         figure.subplots_adjust(
             left / look.width, 0.44 / height, 1 - right / look.width, 1 - 0.32 / height,
             wspace=0.62, hspace=0.45,

@@ -7,7 +7,7 @@ the report.
 import json
 import math
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,26 @@ class Samples:
     """Test pictures with what was predicted for them."""
 
     pictures: np.ndarray  # (K, H, W, 3) uint8
-    labels: np.ndarray  # (K,) int
+    labels: np.ndarray  # (K,) int; of several labels a picture (K, C), above 0 where a class is shown
     predictions: dict[str, np.ndarray]  # by mode, (K,) int; a training run has one, called ""
     classes: list[str]
+    confidence: np.ndarray | None = None
+    """(K,) in 0..1, of the prediction; where these are mistakes of one mode."""
+
+    def truth(self, index: int) -> str:
+        """The picture's class, or all that it shows."""
+        if self.labels.ndim == 1:
+            return self.classes[int(self.labels[index])]
+        return ", ".join(self.classes[each] for each in np.flatnonzero(self.labels[index] > 0)) or "none"
+
+    def wrong(self, index: int, mode: str) -> str | None:
+        """What a mode said of the picture, with how surely if that is known; none where it is right."""
+        said = int(self.predictions[mode][index])
+        right = self.labels[index] == said if self.labels.ndim == 1 else self.labels[index][said] > 0
+        if right:
+            return None
+        sure = "" if self.confidence is None else f" {100 * self.confidence[index]:.0f} %"
+        return self.classes[said] + sure
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,8 @@ class Run:
     """transfer/*.json by name of file, each with ``stem`` (the file's name without ending) added."""
     transfer_samples: dict[str, Samples] = field(default_factory=dict)
     """By stem of the transfer file."""
+    mistakes: dict[str, dict[str, Samples]] = field(default_factory=dict)
+    """Each mode's surest ones, by stem of the transfer file."""
     samples: Samples | None = None
     confusion: dict[str, Any] = field(default_factory=dict)
     """confusion.json: the classes that the training's network misses most often."""
@@ -89,16 +108,20 @@ def load(run: str | Path) -> Run:
     if not config and not transfer_config:
         raise UserError(f"{path / 'config.yaml'}: missing; launch.train leaves a run's resolved config there")
     rows, unreadable = _metrics(path / "metrics.jsonl")
-    transfers, samples = [], {}
+    transfers, samples, mistakes = [], {}, {}
     for file in sorted(path.glob("transfer/*.json")):
         transfer = _transfer(file)
         transfers.append(transfer)
         pictures = file.with_suffix(".samples.npz")
         if pictures.exists():
             samples[transfer["stem"]] = _samples(pictures, transfer["classes"])
+        wrong = file.with_suffix(".mistakes.npz")
+        if wrong.exists():
+            mistakes[transfer["stem"]] = _mistakes(wrong, transfer["classes"])
     own = _samples(path / "samples.npz", None) if (path / "samples.npz").exists() else None
     confusion = _confusion(path / "confusion.json")
-    return Run(path, config, transfer_config, rows, unreadable, transfers, samples, own, confusion)
+    about = (path, config, transfer_config, rows, unreadable, transfers, samples, mistakes)
+    return Run(*about, own, confusion)
 
 
 def _config(file: Path) -> dict[str, Any]:
@@ -199,31 +222,56 @@ def _wrong(transfer: Any) -> str | None:
     return None
 
 
-def _samples(file: Path, classes: list[str] | None) -> Samples:
+def _arrays(file: Path, *needed: str) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             held = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: cannot be read as arrays: {_line(error)}") from None
-    missing = {"pictures", "labels"} - held.keys()
-    if classes is None:
-        missing |= {"classes"} - held.keys()
+    missing = set(needed) - held.keys()
     if missing:
         raise UserError(f"{file}: has no array {', '.join(sorted(missing))}")
+    return held
+
+
+def _mistakes(file: Path, classes: list[str]) -> dict[str, Samples]:
+    held = _arrays(file, "pictures", "labels", "modes", "said", "confidence")
+    out = {}
+    for mode in MODES:
+        ours = held["modes"] == mode
+        if ours.shape == held["said"].shape == held["confidence"].shape and ours.any():
+            parts = {"pictures": held["pictures"], "labels": held["labels"], "predictions": held["said"]}
+            found = _checked(file, {key: array[ours] for key, array in parts.items()}, classes)
+            out[mode] = replace(
+                found, predictions={mode: found.predictions[""]}, confidence=held["confidence"][ours]
+            )
+    return out
+
+
+def _samples(file: Path, classes: list[str] | None) -> Samples:
+    held = _arrays(file, "pictures", "labels", *["classes"] * (classes is None))
+    return _checked(file, held, classes)
+
+
+def _checked(file: Path, held: dict[str, np.ndarray], classes: list[str] | None) -> Samples:
     names = [str(name) for name in (held["classes"] if classes is None else classes)]
     predictions = {
         name.removeprefix("predictions").removeprefix("_"): array
         for name, array in held.items()
         if name.startswith("predictions")
     }
-    pictures, numbers = held["pictures"], [held["labels"], *predictions.values()]
+    pictures, labels, numbers = held["pictures"], held["labels"], list(predictions.values())
+    if labels.ndim != 2:
+        numbers.append(labels)
+    elif labels.shape != (len(pictures), len(names)):
+        raise UserError(f"{file}: labels: {labels.shape}, not one for each picture and class")
     if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
         raise UserError(f"{file}: pictures: {pictures.dtype} {pictures.shape}, not uint8 (K, H, W, 3)")
     if any(array.shape != pictures.shape[:1] for array in numbers):
         raise UserError(f"{file}: labels and predictions: not one for each of {len(pictures)} pictures")
     if any(array.size and not 0 <= array.min() <= array.max() < len(names) for array in numbers):
         raise UserError(f"{file}: labels and predictions: not all among the {len(names)} classes")
-    return Samples(pictures, held["labels"], predictions, names)
+    return Samples(pictures, labels, predictions, names)
 
 
 def _is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from pipeline.report import amounts, clock, flow, summary, tables
+from pipeline.report import amounts, clock, flow, gains, summary, tables
 from pipeline.report.inputs import MODES, Run, Samples
 from pipeline.report.pictures import evenly
 from pipeline.report.style import DARK, LIGHT, MODE_NAMES, SYMBOLS
@@ -41,13 +41,15 @@ def html(run: Run, plots: Plots) -> str:
         **_common(run),
         themes={"light": asdict(LIGHT), "dark": asdict(DARK)},
         rows=lines,
-        caption=tables.caption(lines),
+        slide=any(row.slide for row in lines),
+        caption=tables.caption(run.transfers),
         modes=MODES,
         mode_names=MODE_NAMES,
         symbols=SYMBOLS,
         plots={name: {look: data_uri(png) for look, png in looks.items()} for name, looks in plots.items()},
         transfers=[_transfer(run, transfer) for transfer in run.transfers],
         samples=_grid(run.samples),
+        gains_reading=gains.READING,
     )
 
 
@@ -88,6 +90,7 @@ def _transfer(run: Run, transfer: dict[str, Any]) -> dict[str, Any]:
         "protocol": str(transfer.get("protocol") or ""),
         "checkpoint": str(transfer.get("checkpoint") or ""),
         "samples": _grid(run.transfer_samples.get(transfer["stem"])),
+        "mistakes": {mode: _grid(each) for mode, each in run.mistakes.get(transfer["stem"], {}).items()},
         "singles": summary.single_results(transfer),
     }
 
@@ -99,15 +102,13 @@ def _grid(samples: Samples | None) -> list[dict[str, Any]]:
     modes = [mode for mode in ("", *MODES) if mode in samples.predictions]
     out = []
     for index in evenly(samples, MOST_PICTURES):
-        true = int(samples.labels[index])
-        said = {mode: int(samples.predictions[mode][index]) for mode in modes}
         source, sharp = _picture(samples.pictures[index])
         out.append(
             {
                 "source": source,
                 "sharp": sharp,
-                "true": samples.classes[true],
-                "said": [(mode, None if was == true else samples.classes[was]) for mode, was in said.items()],
+                "true": samples.truth(index),
+                "said": [(mode, samples.wrong(index, mode)) for mode in modes],
             }
         )
     return out
@@ -140,6 +141,7 @@ def markdown(run: Run, plots: Plots) -> str:
         ))  # fmt: skip
     if run.transfers:
         out += ["## Transfer", tables.table(run.transfers).rstrip(), *_image(plots, "transfer", "Transfer")]
+        out += _image(plots, "gains", "Improvement over training from scratch")
     if "curves" in plots:
         heading = "## Pre-training" if run.transfers else "## Training"
         out += [heading, *_image(plots, "curves", "Learning curves")]
@@ -165,7 +167,11 @@ def _dataset(transfer: dict[str, Any], plots: Plots) -> list[str]:
     for key in ("protocol", "checkpoint"):
         out += [f"{key.capitalize()}: {escape(str(transfer[key]))}"] if transfer.get(key) else []
     out += _image(plots, f"samples-{stem}", f"{transfer['dataset']}: sample pictures with predictions")
+    for mode in MODES:
+        words = f"{transfer['dataset']}, {MODE_NAMES[mode]}: the surest mistakes"
+        out += _image(plots, f"mistakes-{stem}-{mode}", words)
     out += _image(plots, f"confusion-{stem}", f"{transfer['dataset']}: confusion matrices")
+    out += _image(plots, f"worst-{stem}", f"{transfer['dataset']}: classes that are missed most often")
     lines = [
         f"| {MODE_NAMES[single['mode']]} | {escape(single['seed'])} | {single['score']} {single['interval']} "
         f"| {escape(single['chosen'])} |"

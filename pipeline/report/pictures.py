@@ -100,13 +100,12 @@ def _key(modes: list[str]) -> list[tuple[str, str]]:
 
 def _caption(samples: Samples, index: int, modes: list[str]) -> list[list[tuple[str, str]]]:
     """Lines under a picture, each of words with their colours."""
-    true = int(samples.labels[index])
-    lines = [[(samples.classes[true], LIGHT.ink)]]
+    lines = [[(samples.truth(index), LIGHT.ink)]]
     for mode in modes:
-        said = int(samples.predictions[mode][index])
+        wrong = samples.wrong(index, mode)
         symbol = [(f"{SYMBOLS[mode]} ", getattr(LIGHT, mode))] if mode else []
-        if said != true:
-            lines.append([*symbol, (f"✗ {samples.classes[said]}", LIGHT.wrong)])
+        if wrong is not None:
+            lines.append([*symbol, (f"✗ {wrong}", LIGHT.wrong)])
         elif mode:
             lines.append([*symbol, ("✓", LIGHT.muted)])
     return lines

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.report import slide
 from pipeline.report.inputs import MODES
 from pipeline.report.style import MODE_NAMES
 
@@ -53,6 +54,8 @@ class Row:
     n_train: str
     n_test: str
     seeds: str
+    slide: str | None
+    """What the lectures' slide has of this dataset, frozen → finetuned."""
 
 
 def percent(fraction: float) -> str:
@@ -94,6 +97,7 @@ def _row(transfer: dict[str, Any]) -> Row:
         _span(result.get("n_train") for result in transfer["results"]),
         _span(result.get("n_test") for result in transfer["results"]),
         _span(_seeds(transfer, mode) for mode in summary),
+        str(figures) if (figures := slide.beside(transfer)) else None,
     )
 
 
@@ -132,6 +136,8 @@ def _columns(lines: list[Row]) -> list[tuple[str, Callable[[Row], str | Cell]]]:
     if {row.metric for row in lines} - {METRIC_NAMES["top1"]}:
         columns.append(("metric", lambda row: row.metric))
     columns += [(MODE_NAMES[mode], lambda row, mode=mode: row.cells.get(mode, NONE)) for mode in MODES]
+    if any(row.slide for row in lines):
+        columns.append(("the slide", lambda row: row.slide or NONE))
     columns += [
         ("improvement", _improvement),
         ("training pictures", lambda row: row.n_train),
@@ -147,14 +153,15 @@ def _improvement(row: Row) -> str | Cell:
     return Cell(row.improvement.value, f"{row.improvement.interval} {row.best}")
 
 
-def caption(lines: list[Row]) -> str:
+def caption(results: list[dict[str, Any]]) -> str:
     """How to read the table."""
+    lines, origin = rows(results), slide.reading(results)
     metrics = sorted({row.metric for row in lines})
     name = metrics[0] if len(metrics) == 1 else "metric as named"
     return (
         f"{name}, % [95 % interval]; improvement: the better transfer minus from scratch, "
         "in points, with its own interval"
-    )
+    ) + (f"; {origin}" if origin else "")
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -168,7 +175,7 @@ def table(results: list[dict[str, Any]]) -> str:
     left = sum(name in ("run", "dataset", "metric") for name in names)
     out = [names, [":--"] * left + ["--:"] * (len(names) - left)]
     out += [[markdown(str(get(row))) for _, get in columns] for row in lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in out) + f"\n\n{caption(lines)}\n"
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in out) + f"\n\n{caption(results)}\n"
 
 
 def markdown(text: str) -> str:
@@ -191,6 +198,7 @@ def print_table(results: list[dict[str, Any]], console: Console | None = None) -
     named = any(row.metric != METRIC_NAMES["top1"] for row in lines)
     for row in lines:
         origin = [row.run] if row.run else []
+        origin += [f"slide {row.slide}"] if row.slide else []
         origin += [row.metric] if named else []
         gain = _stacked(row.improvement, row.best) if row.improvement else Text(NONE)
         shown.add_row(
@@ -201,7 +209,7 @@ def print_table(results: list[dict[str, Any]], console: Console | None = None) -
             Text(row.seeds),
         )
     console = console or Console()
-    console.print(shown, Text(f"\n{caption(lines)}; train, test: pictures", "dim"))
+    console.print(shown, Text(f"\n{caption(results)}; train, test: pictures", "dim"))
 
 
 def _stacked(cell: Cell, mode: str | None = None) -> Text:

@@ -7,11 +7,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.monitor.confusion import worst_of
+from pipeline.report.pictures import NAMED
 from pipeline.report.style import Look, new_figure, shorten, styled
 from pipeline.report.tables import percent
 
 LANE = 0.42
 """Inches for one class: its recall, and below it what it is taken for."""
+
+
+def of_transfer(transfer: dict[str, Any]) -> dict[str, Any]:
+    """The worst classes of the best mode, all its seeds together, where they are too many for the confusion
+    matrix to name; else nothing."""
+    classes, summary = [str(name) for name in transfer["classes"]], transfer["summary"]
+    if len(classes) <= NAMED or not summary:
+        return {}
+    best = max(summary, key=lambda mode: summary[mode]["value"])
+    told = [each.get("confusion") for each in transfer["results"] if each["mode"] == best]
+    found = [np.asarray(each, np.int64) for each in told if each is not None]
+    return {"worst": worst_of(np.sum(found, axis=0), classes)} if found else {}
 
 
 def worst_chart(confusion: dict[str, Any], look: Look) -> Figure | None:

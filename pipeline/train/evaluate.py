@@ -29,6 +29,8 @@ class Evaluation:
     """Pictures that could not be shown; they count in neither loss nor top-1."""
     scores: np.ndarray | None = None
     """(N, C) float32 logits, where a picture may have several labels; 0 for one that could not be shown."""
+    confidence: np.ndarray | None = None
+    """(N,) float32: where a picture has one label, the softmax of the top answer; 0 for one not shown."""
 
 
 def evaluate(
@@ -43,7 +45,8 @@ def evaluate(
     batches = loader.evaluation(evaluation_rows(n, batch, ranks.rank, ranks.world), batch)
     seen = torch.zeros(n, dtype=torch.int64)
     predictions = torch.zeros(n, dtype=torch.int64)
-    scores = torch.zeros(n, len(loader.split.classes)) if loader.split.multilabel else None
+    several = loader.split.multilabel
+    told = torch.zeros(n, len(loader.split.classes)) if several else torch.zeros(n)  # scores or confidence
     loss = torch.zeros((), dtype=torch.float64)
     faults: list[Fault] = []
     was_training = model.training
@@ -56,22 +59,21 @@ def evaluate(
             counts = each.weight.cpu() > 0
             rows = torch.from_numpy(each.rows)[counts]
             predictions[rows] = logits.argmax(dim=1).cpu()[counts]
-            if scores is not None:
-                scores[rows] = logits.cpu()[counts]
+            told[rows] = (logits if several else logits.softmax(dim=1).amax(dim=1)).cpu()[counts]
             seen[rows] += 1
             loss += (losses(logits, each.labels) * each.weight).sum().double().cpu()
             faults += each.faults
             ranks.stop_if_asked(f"in {title}")  # all ranks have equally many batches
     model.train(was_training)
     # Each rank filled its own rows; the others' are zero, so a sum puts them together.
-    for tensor in (seen, predictions, loss, *([] if scores is None else [scores])):
+    for tensor in (seen, predictions, loss, told):
         ranks.sum(tensor)
     shown = seen.numpy() == 1
     faults = _missing(faults, ~shown, ranks)
     top1 = _right(predictions.numpy()[shown], loader.split.labels[shown]).mean()
     predictions[~torch.from_numpy(shown)] = -1
     found = float(loss) / int(shown.sum()), float(top1), predictions.numpy(), faults
-    return Evaluation(*found, None if scores is None else scores.numpy())
+    return Evaluation(*found, **{"scores" if several else "confidence": told.numpy()})
 
 
 def _right(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ class Answers:
     :ivar labels: of the test pictures, (N,), or (N, C) of 1 shown, -1 not shown and 0 that takes no part.
     :ivar rows: (N,) of the dataset's pool of test pictures; seeds may test on different ones of it.
     :ivar chosen: what was chosen without the test pictures. :ivar identity: everything that decides these.
+    :ivar confidence: (N,) float32, the softmax of the prediction; none where there are scores, and in files
+        of earlier versions.
     """
 
     answers: np.ndarray
@@ -24,10 +26,18 @@ class Answers:
     rows: np.ndarray
     chosen: dict
     identity: dict
+    confidence: np.ndarray | None = None
+
+    @property
+    def top(self) -> np.ndarray:
+        """(N,) int64: the prediction, or the class of the highest score."""
+        return self.answers if self.answers.ndim == 1 else self.answers.argmax(axis=1)
 
     def keep(self, file: Path) -> None:
         whole = io.BytesIO()
         words = {key: np.array(json.dumps(getattr(self, key))) for key in ("chosen", "identity")}
+        if self.confidence is not None:
+            words["confidence"] = self.confidence
         np.savez_compressed(whole, answers=self.answers, labels=self.labels, rows=self.rows, **words)
         write_whole(file, whole.getvalue())
 
@@ -35,4 +45,5 @@ class Answers:
     def read(cls, file: Path) -> "Answers":
         with np.load(file, allow_pickle=False) as found:
             words = [json.loads(str(found[key])) for key in ("chosen", "identity")]
-            return cls(found["answers"], found["labels"], found["rows"], *words)
+            sure = found.get("confidence", None)
+            return cls(found["answers"], found["labels"], found["rows"], *words, sure)

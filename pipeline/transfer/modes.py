@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from pipeline.config import (
     Checkpoint,
@@ -36,9 +37,9 @@ from pipeline.transfer.task import Task
 
 NEVER = 1e9
 """Epochs between checkpoints where only the last step's is wanted; a job that is asked to stop saves too."""
-Found = tuple[np.ndarray, dict]
+Found = tuple[np.ndarray, dict, np.ndarray | None]
 """Answers to the test pictures, (N,) int64 predictions, or (N, C) float32 scores where there may be several
-labels; and what was chosen without them, for the result's row."""
+labels; what was chosen without them, for the result's row; and predictions' confidences (N,) float32."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Stage:
         else:
             test = self._features(task, task.pool, "test features")
         if not self.ranks.first:
-            return np.empty(0, np.int64), {}
+            return np.empty(0, np.int64), {}, None
         splits = [np.searchsorted(used, rows) for rows in drawn.choosing]
         classes, by = len(task.learned.classes), _choosing(task)
         with warnings.catch_warnings(record=True) as caught:
@@ -112,8 +113,10 @@ class Stage:
             print(f"{task.dataset.name} frozen, seed {seed}: {warning.message}", file=sys.stderr, flush=True)
         chosen = {"lambda": choice.lam, "val_score": choice.val_score, "at_edge": choice.at_edge}
         chosen |= {"unconverged": choice.unconverged, "path": choice.path}
-        test = np.asarray(test)
-        return found.logits(test).astype(np.float32) if task.multilabel else found.predict(test), chosen
+        logits = found.logits(np.asarray(test))
+        if task.multilabel:
+            return logits.astype(np.float32), chosen, None
+        return logits.argmax(axis=1), chosen, softmax(logits, axis=1).max(axis=1).astype(np.float32)
 
     def trained(self, task: Task, mode: str, number: int) -> Found:
         """The training loop on the task, from the checkpoint with a new head or from random weights."""
@@ -137,7 +140,7 @@ class Stage:
             raise UserError(f"{mode}.optim.lr: training on {task.dataset.name} diverged; give a lower one")
         length = {key: value for key in ("epochs", "steps") if (value := getattr(recipe.train, key))}
         about = {"lr": config.optim.lr, **length, "batch": recipe.train.batch}
-        return seen.scores if task.multilabel else seen.predictions, about | chosen
+        return seen.scores if task.multilabel else seen.predictions, about | chosen, seen.confidence
 
     def _seen(self, config: TrainConfig, train: Split, test: Split) -> Evaluation:
         """What the network trained on one split says of another."""

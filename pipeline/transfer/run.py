@@ -15,6 +15,7 @@ from pipeline.train.resume import differences
 from pipeline.train.run import claimed
 from pipeline.transfer.answers import Answers
 from pipeline.transfer.backbone import Backbone
+from pipeline.transfer.mistakes import keep_mistakes
 from pipeline.transfer.modes import Stage
 from pipeline.transfer.results import summarise
 from pipeline.transfer.task import Task
@@ -67,13 +68,14 @@ def _answer(stage: Stage, task: Task) -> None:
                 continue
             stage.ranks.stop_if_asked(f"before {name} {mode}, seed {number}")
             if mode == "frozen" and task.fixed and number > 0:
-                found = Answers.read(files[0]) if stage.ranks.first else None  # nothing in it is random
-                answers, chosen = (found.answers, found.chosen) if found else (None, None)
+                first = Answers.read(files[0]) if stage.ranks.first else None  # nothing in it is random
+                found = (first.answers, first.chosen, first.confidence) if first else (None, {}, None)
             else:
-                answers, chosen = stage.answers(task, mode, number)
+                found = stage.answers(task, mode, number)
             if stage.ranks.first:
                 labels, rows = task.labels(task.test(number)), task.draws[number].tested
-                Answers(answers, labels, rows, chosen, identity).keep(file)
+                answers, chosen, confidence = found
+                Answers(answers, labels, rows, chosen, identity, confidence).keep(file)
     stage.ranks.barrier()
 
 
@@ -83,18 +85,21 @@ def _conclude(stage: Stage, task: Task) -> dict:
     runs = {mode: [Answers.read(file) for file in files] for mode, files in _files(stage, task).items()}
     result = summarise(stage, task, runs)
     _write_json(folder / f"{name}.json", result)
-    if not task.multilabel:
-        _keep_samples(stage, task, runs, folder / f"{name}.samples.npz")
+    _keep_pictures(stage, task, {mode: each[0] for mode, each in runs.items()}, folder)
     return result
 
 
-def _keep_samples(stage: Stage, task: Task, runs: dict[str, list[Answers]], file: Path) -> None:
-    config, test = stage.config, task.test(0)
-    rows = spread(len(test), config.monitor.samples)
+def _keep_pictures(stage: Stage, task: Task, runs: dict[str, Answers], folder: Path) -> None:
+    """Of the first seed's test: some, evenly through it, and every mode's surest mistakes."""
+    config, test, name = stage.config, task.test(0), task.dataset.name
+    if not config.monitor.samples:
+        return
     pictures = stage.pictures(task, "frozen")
     loader = Loader(test, pictures, config.loading, stage.ranks.device, channels_last=True)
-    first = {f"predictions_{mode}": each[0].answers[rows] for mode, each in runs.items()}
-    keep_samples(file, loader, rows, first)
+    rows = spread(len(test), config.monitor.samples)
+    said = {f"predictions_{mode}": each.top[rows] for mode, each in runs.items()}
+    keep_samples(folder / f"{name}.samples.npz", loader, rows, said)
+    keep_mistakes(folder / f"{name}.mistakes.npz", loader, runs)
 
 
 def _known(file: Path, identity: dict) -> bool:
