@@ -46,8 +46,8 @@ def test_page_holds_everything_and_points_nowhere(run):
     source = (run / "report.html").read_text()
     page = Page(source)
     pictures = [(tag, attrs) for tag, attrs in page.tags if tag in ("img", "source")]
-    # Three plots in four looks, and both sheets' pictures.
-    assert len(pictures) == 3 * 4 + 2 * 24
+    # Four plots in four looks, and both sheets' pictures.
+    assert len(pictures) == 4 * 4 + 2 * 24
     for tag, attrs in pictures:
         assert attrs["src" if tag == "img" else "srcset"].startswith("data:image/")
         assert tag == "source" or attrs["alt"]
@@ -103,7 +103,7 @@ def test_wrong_predictions_are_marked(run):
 def test_plots_are_small_pngs(run):
     files = sorted(run.glob("plots/*.png"))
     assert {file.stem for file in files} == {
-        "confusion-vehicles", "curves", "samples", "samples-vehicles", "transfer"
+        "confusion-vehicles", "curves", "gains", "samples", "samples-vehicles", "transfer"
     }  # fmt: skip
     for file in files:
         with Image.open(file) as picture:
@@ -126,7 +126,7 @@ def test_plots_are_small_pngs(run):
         (
             {"training": False},
             "Finetuned reaches",
-            {"transfer", "samples-vehicles", "confusion-vehicles"},
+            {"transfer", "gains", "samples-vehicles", "confusion-vehicles"},
             ["Transfer", "vehicles", "Settings"],
         ),
         ({"training": False, "transfer": False}, "Nothing measured yet", set(), ["Settings"]),
