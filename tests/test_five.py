@@ -111,10 +111,10 @@ def world(tmp_path_factory, small_index):
     return root
 
 
-def config(world: Path, names, modes, seeds: int = 1, **recipe) -> TransferConfig:
+def config(world: Path, names, modes, seeds: int = 1, frozen=None, **recipe) -> TransferConfig:
     recipe = {"optim": {"lr": 0.05}, "train": {"batch": 6, "epochs": 2, "device": "cpu"}} | recipe
     tree = {
-        "name": "-".join([*modes, *names]),
+        "name": "-".join([*modes, *names, *(frozen or ())]),
         "runs": str(world / "runs"),
         "checkpoint": str(world / "runs/quick"),
         "datasets": [
@@ -124,6 +124,7 @@ def config(world: Path, names, modes, seeds: int = 1, **recipe) -> TransferConfi
         "pictures": {"size": 32},
         "loading": {"threads": 1},
         "modes": list(modes),
+        "frozen": frozen or {},
         "finetuned": recipe,
         "scratch": recipe,
         "monitor": {"samples": 4},
@@ -190,6 +191,33 @@ def test_nothing_is_chosen_by_the_labels_of_the_test(world):
     assert len(set(answers.tolist())) == 3
     assert np.array_equal(again, answers)
     assert chosen_again == chosen
+
+
+def test_analyses_of_several_labels(world, capsys):
+    """By mAP, of scores; nothing in VOC's protocol is drawn, so one fit serves both seeds; no shots."""
+    asked = {"search": "halving", "neighbours": [3, 15], "shots": [1], "depths": ["stage2"], "map": 40}
+    whole = config(world, ["voc2007", "aircraft"], ["frozen"], 2, asked)
+    with join("cpu") as ranks:
+        voc, aircraft = run(whole, ranks)
+    assert "voc2007: frozen.shots is left out: several labels" in capsys.readouterr().err
+    assert [each["kind"] for each in voc["analyses"]] == ["neighbours", "depth", "depth"]
+    assert [each["kind"] for each in aircraft["analyses"]] == ["neighbours", "shots", "depth", "depth"]
+    for each in voc["analyses"][:2]:
+        assert each["metric"] == "map_11point"
+        assert each["protocol"] == "voc2007-small"
+        name = each["kind"] if each["x"] is None else f"{each['kind']}-{each['x']}"
+        first, second = (
+            Answers.read(whole.folder / f"transfer/voc2007/analyses/{name}-{number}.npz") for number in (0, 1)
+        )
+        assert np.array_equal(first.answers, second.answers)
+        assert first.answers.shape == (60, 20)
+        assert each["value"] == METRICS["map_11point"](first.labels, first.answers, 20)
+        assert each["value"] > 0.15, "of 20 classes, a tenth each"
+    chosen = voc["analyses"][0]["results"][0]["chosen"]
+    assert chosen["by"] == "map_11point"
+    assert chosen["val_score"] == max(score for _, score in chosen["path"])
+    with np.load(whole.folder / "transfer/voc2007.map.npz", allow_pickle=False) as found:
+        assert set(found["labels"]) > {-1}, "pictures of several classes have no colour"
 
 
 @pytest.mark.parametrize("name", ["voc2007", "cars"])

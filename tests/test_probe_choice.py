@@ -56,7 +56,7 @@ def test_chosen_by_loss_it_is_the_lowest_cross_entropy(searched):
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     features = rng.normal(size=(60, 10)) + 0.5 * rng.normal(size=(3, 10))[labels]
-    for how in ("grid", "halving"):
+    for how in ("full", "halving"):
         choice = choose(features, labels, np.arange(40), np.arange(40, 60), classes=3, by="loss", search=how)
         lowest = min(choice.path, key=lambda point: point[2])
         assert lowest[1] < max(top1 for _, top1, _ in choice.path)

@@ -16,7 +16,7 @@ from pipeline.config.training import (
     Train,
     TrainConfig,
 )
-from pipeline.config.transferring import Dataset, Grid, Recipe, TransferConfig
+from pipeline.config.transferring import Dataset, FrozenRecipe, Grid, Recipe, TransferConfig
 
 __all__ = [
     "Augment",
@@ -24,6 +24,7 @@ __all__ = [
     "Data",
     "Dataset",
     "DeepSpeed",
+    "FrozenRecipe",
     "Grid",
     "Loading",
     "Model",

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.errors import UserError
 from pipeline.config.pictures import Pictures
-from pipeline.config.protocol import Protocol, find
+from pipeline.config.protocol import MULTILABEL, Protocol, find
 from pipeline.config.section import NotNegative, Positive, Section
 from pipeline.config.training import Loading, Monitor, Optimizer, Train
 
@@ -51,6 +51,42 @@ class Network(Section):
     shapes tell."""
 
 
+class FrozenRecipe(Section):
+    """How the frozen network's features are probed, and analyses of the same features.
+
+    Each figure of an analysis is tested once; what it chooses, it chooses on validation.
+    """
+
+    search: Literal["full", "halving"] = "full"
+    """The probe's λ: all 45 of the lineage's grid, or its cheaper search, at most 15 (linear_eval.py)."""
+    neighbours: list[Positive] = Field([])
+    """k nearest neighbours by cosine; the best of these k on validation is tested. None = not asked."""
+    shots: list[Positive] = Field([])
+    """Training pictures a class, each number by itself, for a probe whose λ is fixed (C = 1)."""
+    draws: Positive = 5
+    """Repetitions of each of ``shots``, each with other pictures."""
+    depths: list[str] = Field([])
+    """Stages (stage1, stage2, ...) whose outputs, averaged over positions, get the same probe."""
+    resolutions: list[Positive] = Field([])
+    """Sides of the evaluation crop, pixels, at which the same probe is asked; the short side scales along."""
+    map: Annotated[int, Field(ge=10, le=2000)] | None = None
+    """Test pictures on a map of the features (t-SNE) in the report; none = no map."""
+
+    @model_validator(mode="after")
+    def _once(self):
+        for key in ("neighbours", "shots", "depths", "resolutions"):
+            values = getattr(self, key)
+            if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+                raise ValueError(f"{key}: {twice[0]} stands there twice")
+        return self
+
+    @property
+    def asked(self) -> list[str]:
+        """Keys of the analyses that are wanted."""
+        keys = ("neighbours", "shots", "depths", "resolutions", "map")
+        return [key for key in keys if getattr(self, key)]
+
+
 class TransferConfig(Section):
     """Frozen, finetuned and from scratch: ``torchrun ... -m launch.transfer CONFIG checkpoint=PATH``."""
 
@@ -69,6 +105,7 @@ class TransferConfig(Section):
     loading: Loading = Loading()
     batch: Positive = 256
     """Pictures per forward pass of a rank when features are computed or a test set is evaluated."""
+    frozen: FrozenRecipe = FrozenRecipe()
     finetuned: Recipe
     scratch: Recipe
     monitor: Monitor = Monitor()
@@ -89,6 +126,24 @@ class TransferConfig(Section):
                 raise ValueError(
                     f"datasets.{number}.name: {dataset.name!r} is another dataset's; give a name"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _analysed(self):
+        asked = self.frozen.asked
+        if asked and "frozen" not in self.modes:
+            raise ValueError(f"frozen.{asked[0]}: modes leaves frozen out; add it, or leave {asked[0]} out")
+        if "shots" in asked and all(dataset.metric in MULTILABEL for dataset in self.datasets):
+            raise ValueError(
+                "frozen.shots: several labels a picture have no number of pictures a class; leave shots out"
+            )
+        if "resolutions" in asked and self.pictures.eval_resize is None:
+            for dataset in self.datasets:
+                if dataset.resize is None:
+                    raise ValueError(
+                        f"frozen.resolutions: {dataset.name} is shown at its own scale; give "
+                        "pictures.eval_resize, the short side that goes with the crop, or leave them out"
+                    )
         return self
 
     @classmethod

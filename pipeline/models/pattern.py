@@ -92,6 +92,13 @@ class Pattern:
         residual_norm = self.shortcut is not None and self.norm
         assert residual_norm or not self.zero_init, "only a residual block's norm may start at 0"
 
+    @property
+    def stride(self) -> int:
+        """Pixels of a picture's side to one position behind the last stage."""
+        halvings = len(self.depths) - (self.halving == "stride")
+        stem = self.stem.stride * (2 if self.stem.pool else 1) if self.stem else 1
+        return stem * 2**halvings
+
     def scaled(self, width: float) -> "Pattern":
         """Every channel count and hidden width times `width`, rounded, at least 1."""
 

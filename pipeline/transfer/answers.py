@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.config import UserError
 from pipeline.files import write_whole
+from pipeline.train.resume import differences
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,22 @@ class Answers:
             words = [json.loads(str(found[key])) for key in ("chosen", "identity")]
             sure = found.get("confidence", None)
             return cls(found["answers"], found["labels"], found["rows"], *words, sure)
+
+    @staticmethod
+    def known(file: Path, identity: dict) -> bool:
+        """Whether just these answers were kept before.
+
+        :raises UserError: the file holds answers to another question: its key and both values.
+        """
+        if not file.exists():
+            return False
+        with np.load(file, allow_pickle=False) as found:
+            if "labels" not in found:
+                return False  # of an earlier version
+            before = json.loads(str(found["identity"]))
+        for key, (old, new) in differences(before, identity).items():
+            raise UserError(
+                f"{key}: {new!r}, but {file} was made with {old!r}; "
+                f"give {old!r}, another name, or remove the file"
+            )
+        return True

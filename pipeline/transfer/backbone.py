@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.config import Model, Pictures, UserError
 from pipeline.files import sha256
-from pipeline.models import build
+from pipeline.models import ConvNet, build
 from pipeline.models.recognise import described, difference, recognise
 from pipeline.progress import say
 from pipeline.train.weights import Weights, load_weights, switches
@@ -82,6 +82,22 @@ class Backbone:
             head = f"{build(about.name, 1, **switches(about)).head_name}.weight"
         classes = len(found.tensors[head]) if head in found.tensors else 0
         return cls(found.file, digest, about, found.tensors, classes, found.pictures)
+
+    @property
+    def stages(self) -> list[str]:
+        """Depths from which features can be taken besides what the head sees."""
+        return Frozen(self._bare).depths[:-1]
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a picture's side to one position of its last stage."""
+        return self._bare.pattern.stride
+
+    @property
+    def _bare(self) -> ConvNet:
+        """The network without numbers."""
+        with torch.device("meta"):
+            return build(self.about.name, 1, **switches(self.about))
 
     def frozen(self, device: torch.device) -> Frozen:
         model = build(self.about.name, self.classes or 1, **switches(self.about))

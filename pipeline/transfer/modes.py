@@ -3,14 +3,10 @@
 Each returns the answers on the test pictures and what was chosen without them.
 """
 
-import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from scipy.special import softmax
 
 from pipeline.config import (
     Checkpoint,
@@ -24,22 +20,18 @@ from pipeline.config import (
     UserError,
 )
 from pipeline.data.index import Split
-from pipeline.data.loader import Loader
 from pipeline.train import Job, fit
 from pipeline.train.evaluate import Evaluation
 from pipeline.train.nonfinite import DivergedError
 from pipeline.train.ranks import Ranks
-from pipeline.transfer.backbone import Backbone
-from pipeline.transfer.features import features, refuse
+from pipeline.transfer.backbone import LAST, Backbone
+from pipeline.transfer.features import refuse
+from pipeline.transfer.frozen import Found, Seen, probed, see
 from pipeline.transfer.grid import choose, score
-from pipeline.transfer.probe import probe
 from pipeline.transfer.task import Task
 
 NEVER = 1e9
 """Epochs between checkpoints where only the last step's is wanted; a job that is asked to stop saves too."""
-Found = tuple[np.ndarray, dict, np.ndarray | None]
-"""Answers to the test pictures, (N,) int64 predictions, or (N, C) float32 scores where there may be several
-labels; what was chosen without them, for the result's row; and predictions' confidences (N,) float32."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +65,8 @@ class Stage:
         if dataset.choose_by == "metric":
             choosing["metric"] = dataset.metric
         if mode == "frozen":
+            if (search := self.config.frozen.search) != "full":
+                choosing["search"] = search
             return identity | choosing
         recipe = getattr(self.config, mode)
         fixed = {"optim": recipe.optim.model_dump(), "train": recipe.train.model_dump(exclude={"device"})}
@@ -92,31 +86,16 @@ class Stage:
 
         All ranks compute features; the first one alone fits, the others' answers are empty.
         """
-        drawn = task.draws[number]
-        used = np.unique(np.concatenate([each.rows for each in task.draws]))
-        if task.pool is task.learned:  # every picture is some seed's training or test
-            used = np.arange(len(task.learned))
-        train = self._features(task, task.learned.take(used), "training features")
-        if task.pool is task.learned:
-            test = train[drawn.tested]
-        else:
-            test = self._features(task, task.pool, "test features")
+        depths = (LAST, *self.config.frozen.depths)  # what is asked later comes from the same pass
+        seen = self.seen(task, self.pictures(task, "frozen"), depths)[LAST]
         if not self.ranks.first:
             return np.empty(0, np.int64), {}, None
-        splits = [np.searchsorted(used, rows) for rows in drawn.choosing]
-        classes, by = len(task.learned.classes), _choosing(task)
-        with warnings.catch_warnings(record=True) as caught:
-            labels = task.labels(task.learned)[used]
-            found, choice = probe(np.asarray(train), labels, *splits, classes=classes, by=by)
-        for warning in caught:
-            seed = self.config.seed + number
-            print(f"{task.dataset.name} frozen, seed {seed}: {warning.message}", file=sys.stderr, flush=True)
-        chosen = {"lambda": choice.lam, "val_score": choice.val_score, "at_edge": choice.at_edge}
-        chosen |= {"unconverged": choice.unconverged, "path": choice.path}
-        logits = found.logits(np.asarray(test))
-        if task.multilabel:
-            return logits.astype(np.float32), chosen, None
-        return logits.argmax(axis=1), chosen, softmax(logits, axis=1).max(axis=1).astype(np.float32)
+        title = f"{task.dataset.name} frozen, seed {self.config.seed + number}"
+        return probed(seen, number, self.config.frozen.search, title)
+
+    def seen(self, task: Task, pictures: Pictures, depths: Sequence[str] = (LAST,)) -> dict[str, Seen]:
+        """The task's features by depth, its pictures shown in this way."""
+        return see(self.backbone, self.config, self.ranks, task, pictures, depths)
 
     def trained(self, task: Task, mode: str, number: int) -> Found:
         """The training loop on the task, from the checkpoint with a new head or from random weights."""
@@ -149,14 +128,6 @@ class Stage:
         refuse(seen.faults)
         return seen
 
-    def _features(self, task: Task, split, title: str) -> np.ndarray:
-        config = self.config
-        pictures = self.pictures(task, "frozen")
-        loader = Loader(split, pictures, config.loading, self.ranks.device, channels_last=True)
-        batch = min(config.batch, -(-len(split) // self.ranks.world))
-        folder = Path(config.runs) / "features"
-        return features(self.backbone, loader, batch, folder, self.ranks, f"{task.dataset.name} {title}")
-
     def _train_config(self, task: Task, mode: str, number: int) -> TrainConfig:
         recipe: Recipe = getattr(self.config, mode)
         start = str(self.backbone.path) if mode == "finetuned" else None
@@ -180,13 +151,3 @@ class Stage:
             checkpoint=Checkpoint(every=NEVER, keep=1),
             monitor=Monitor(wandb=False, log_every=self.config.monitor.log_every),
         )
-
-
-def _choosing(task: Task) -> str | Callable[[np.ndarray, np.ndarray], float]:
-    """What the probe compares on validation: top1, loss, or the task's metric of logits and labels."""
-    if task.dataset.choose_by != "metric":
-        return task.dataset.choose_by
-    classes = len(task.learned.classes)
-    if task.multilabel:
-        return lambda logits, targets: task.metric(targets, logits, classes)
-    return lambda logits, labels: task.metric(labels, logits.argmax(axis=1), classes)

@@ -3,16 +3,14 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.config import TransferConfig, UserError, dump
 from pipeline.data.loader import Loader
 from pipeline.data.order import share
 from pipeline.files import write_whole
 from pipeline.monitor.samples import keep_samples, spread
 from pipeline.train.ranks import Ranks
-from pipeline.train.resume import differences
 from pipeline.train.run import claimed
+from pipeline.transfer.analyses import analyse, check_analyses, concluded
 from pipeline.transfer.answers import Answers
 from pipeline.transfer.backbone import Backbone
 from pipeline.transfer.mistakes import keep_mistakes
@@ -40,12 +38,14 @@ def run(config: TransferConfig, ranks: Ranks, only: str | None = None) -> list[d
         names = ", ".join(each.name for each in config.datasets)
         raise UserError(f"--only {only}: no such dataset; the config has {names}")
     tasks = [Task.open(each, config.seed, f"datasets.{i}") for i, each in chosen]
+    check_analyses(config, tasks, backbone, ranks.first)
     if ranks.first:
         write_whole(config.folder / "transfer" / "config.yaml", dump(config).encode())
     results = []
     for task in tasks:
         with claimed(config.folder / "transfer" / task.dataset.name, ranks):
             _answer(stage, task)
+            analyse(stage, task)
             if ranks.first:
                 results.append(_conclude(stage, task))
     return results
@@ -63,7 +63,7 @@ def _answer(stage: Stage, task: Task) -> None:
     for mode, files in kept.items():
         for number, file in enumerate(files):
             identity = stage.identity(task, mode, number)
-            known = _known(file, identity)  # on every rank, so that all of them end on a mistake
+            known = Answers.known(file, identity)  # on every rank, so that all of them end on a mistake
             if not stage.ranks.any(stage.ranks.first and not known):
                 continue
             stage.ranks.stop_if_asked(f"before {name} {mode}, seed {number}")
@@ -84,6 +84,7 @@ def _conclude(stage: Stage, task: Task) -> dict:
     folder, name = stage.config.folder / "transfer", task.dataset.name
     runs = {mode: [Answers.read(file) for file in files] for mode, files in _files(stage, task).items()}
     result = summarise(stage, task, runs)
+    result["analyses"] = concluded(stage, task, result)
     _write_json(folder / f"{name}.json", result)
     _keep_pictures(stage, task, {mode: each[0] for mode, each in runs.items()}, folder)
     return result
@@ -100,25 +101,6 @@ def _keep_pictures(stage: Stage, task: Task, runs: dict[str, Answers], folder: P
     said = {f"predictions_{mode}": each.top[rows] for mode, each in runs.items()}
     keep_samples(folder / f"{name}.samples.npz", loader, rows, said)
     keep_mistakes(folder / f"{name}.mistakes.npz", loader, runs)
-
-
-def _known(file: Path, identity: dict) -> bool:
-    """Whether just these answers were kept before.
-
-    :raises UserError: the file holds answers to another question: its key and both values.
-    """
-    if not file.exists():
-        return False
-    with np.load(file, allow_pickle=False) as found:
-        if "labels" not in found:
-            return False  # of an earlier version
-        before = json.loads(str(found["identity"]))
-    for key, (old, new) in differences(before, identity).items():
-        raise UserError(
-            f"{key}: {new!r}, but {file} was made with {old!r}; "
-            f"give {old!r}, another name, or remove the file"
-        )
-    return True
 
 
 def _write_json(file: Path, content: dict) -> None:

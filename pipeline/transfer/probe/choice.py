@@ -82,7 +82,7 @@ def choose(
     *,
     classes: int,
     by: By = "top1",
-    search: Literal["grid", "halving"] = "grid",
+    search: Literal["full", "halving"] = "full",
     max_iterations: int = MAX_ITERATIONS,
     device: str | torch.device = "cpu",
 ) -> Choice:
@@ -91,7 +91,7 @@ def choose(
     By top-1, as the lineage, ties by lower cross-entropy; or by cross-entropy (`loss`), which still tells
     lambdas apart where validation is so small that a single picture is points of top-1; or by a function.
 
-    search: `grid` tries all lambdas; `halving` is linear_eval.py's cheaper search: `COARSE` instead, then
+    search: `full` tries all lambdas; `halving` is linear_eval.py's cheaper search: `COARSE` instead, then
     four times one left and one right of the best, at half the distance in log lambda, at most 15 in all.
 
     features: (N, D); targets: (N,) or (N, classes); train_rows, val_rows: disjoint integer rows. Every class
@@ -145,7 +145,7 @@ def probe(
     *,
     classes: int,
     by: By = "top1",
-    search: Literal["grid", "halving"] = "grid",
+    search: Literal["full", "halving"] = "full",
     max_iterations: int = MAX_ITERATIONS,
     device: str | torch.device = "cpu",
 ) -> tuple[Probe, Choice]:

@@ -18,7 +18,7 @@ def neighbours(
     temperature: float | None = 0.07,
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """Votes of the k nearest by cosine, (N, classes) float32; the greatest is the answer.
+    """Shares of the votes of the k nearest by cosine, (N, classes) float32; the greatest is the answer.
 
     Each vote weighs exp(cosine / temperature), as in DINO (Caron et al. 2021, arXiv 2104.14294, App. F.1,
     after Wu et al. 2018, arXiv 1805.01978; k = 20 and 0.07 are its code's), or 1 with no temperature; then a
@@ -39,9 +39,9 @@ def neighbours(
     for start in range(0, len(test), piece):
         asked = normalize(_tensor(test[start : start + piece], device), dim=1)
         near, rows = (asked @ known.T).topk(min(k, len(known)), dim=1)  # (b, k)
-        # Less the greatest: only ratios of votes count, and exp(1 / temperature) may be more than float32
-        # holds.
+        # Less the greatest: exp(1 / temperature) may be more than float32 holds.
         weight = torch.ones_like(near) if temperature is None else ((near - near[:, :1]) / temperature).exp()
+        weight = weight / weight.sum(1, keepdim=True)  # pictures are ranked by them where labels are several
         out[start : start + piece] = torch.einsum("bk,bkc->bc", weight, votes[rows]).cpu().numpy()
     return out
 

@@ -1,0 +1,218 @@
+"""What else is asked of the frozen network's features: neighbours, few pictures, depths, resolutions, a map.
+
+Each figure has answers of its own, kept in ``<dataset>/analyses/``, so that it is computed and tested once.
+Shots are drawn ``frozen.draws`` times, draw d from the training pictures of the task's seed d modulo its
+seeds; all else is asked once for each seed of the task.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Pictures, TransferConfig, UserError
+from pipeline.progress import Bar, say
+from pipeline.transfer.answers import Answers
+from pipeline.transfer.atlas import keep_map
+from pipeline.transfer.backbone import LAST, Backbone
+from pipeline.transfer.frozen import Found, few, nearest, probed
+from pipeline.transfer.modes import Stage
+from pipeline.transfer.scored import Scored
+from pipeline.transfer.statistics import interval
+from pipeline.transfer.task import Task
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One reported figure.
+
+    :ivar kind: neighbours, shots, depth or resolution. :ivar x: how many a class, which stage, pixels.
+    :ivar runs: repetitions.
+    """
+
+    kind: str
+    x: int | str | None
+    runs: int
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.x is None else f"{self.kind}-{self.x}"
+
+
+def planned(config: TransferConfig, task: Task) -> list[Analysis]:
+    """In the order of the report; a resolution that is the frozen mode's own is not asked twice."""
+    asked, seeds = config.frozen, task.dataset.seeds
+    shots = [] if task.multilabel else sorted(asked.shots)
+    own = _shown(config, task).evaluation_size
+    return [
+        *([Analysis("neighbours", None, seeds)] if asked.neighbours else []),
+        *(Analysis("shots", number, asked.draws) for number in shots),
+        *(Analysis("depth", stage, seeds) for stage in sorted(asked.depths, key=_number)),
+        *(Analysis("resolution", side, seeds) for side in sorted(asked.resolutions) if side != own),
+    ]
+
+
+def check_analyses(
+    config: TransferConfig, tasks: Sequence[Task], backbone: Backbone | None, tell: bool = True
+) -> None:
+    """Before anything is computed.
+
+    :param backbone: none if it is not there yet. :param tell: what is left out for a dataset is told.
+    :raises UserError: something is asked that a dataset or the network cannot give.
+    """
+    if backbone is not None:
+        _check_network(config, backbone)
+    asked = config.frozen
+    for task in tasks:
+        name = task.dataset.name
+        known = min(len(each.fit) for each in task.draws)
+        if asked.neighbours and max(asked.neighbours) > known:
+            raise UserError(
+                f"frozen.neighbours: {max(asked.neighbours)}, but {name} has {known} pictures to learn from "
+                f"while k is chosen; give at most {known}"
+            )
+        if asked.shots and task.multilabel and tell:
+            say(f"{name}: frozen.shots is left out: several labels a picture have no pictures a class")
+        elif asked.shots and not task.multilabel:
+            _check_shots(max(asked.shots), task)
+        tested = len(task.draws[0].tested)
+        if asked.map and tested < 10:
+            raise UserError(f"frozen.map: {name} has {tested} test pictures, a map needs 10; leave it out")
+
+
+def _check_shots(most: int, task: Task) -> None:
+    classes = task.learned.classes
+    for drawn in task.draws:
+        counts = np.bincount(task.learned.labels[drawn.rows], minlength=len(classes))
+        if counts.min() < most:
+            raise UserError(
+                f"frozen.shots: {most}, but class {classes[counts.argmin()]!r} of {task.dataset.name} has "
+                f"{counts.min()} training pictures; give at most that many"
+            )
+
+
+def _check_network(config: TransferConfig, backbone: Backbone) -> None:
+    asked, name = config.frozen, backbone.about.name
+    if unknown := [depth for depth in asked.depths if depth not in backbone.stages]:
+        raise UserError(f"frozen.depths: {unknown[0]!r}: {name} has {', '.join(backbone.stages)}")
+    if asked.resolutions and min(asked.resolutions) < backbone.stride:
+        raise UserError(
+            f"frozen.resolutions: {min(asked.resolutions)}: {name} makes one position of {backbone.stride} "
+            f"pixels; give at least {backbone.stride}"
+        )
+
+
+def analyse(stage: Stage, task: Task) -> None:
+    """All that is asked and not kept yet."""
+    config, ranks, name = stage.config, stage.ranks, task.dataset.name
+    missing = [
+        (each, number)
+        for each in planned(config, task)
+        for number, file in enumerate(_files(stage, task, each))
+        # On every rank, so that all of them end on a mistake.
+        if not Answers.known(file, _identity(stage, task, each, number))
+    ]
+    missing = ranks.gather(missing)[0]
+    with Bar(f"{name} analyses", len(missing), "fits", ranks.first and bool(missing)) as bar:
+        for each, number in missing:
+            ranks.stop_if_asked(f"before {name} {each.name}, run {number}")
+            answers, chosen, _ = _answers(stage, task, each, number)
+            if ranks.first:
+                seed, identity = number % task.dataset.seeds, _identity(stage, task, each, number)
+                labels, rows = task.labels(task.test(seed)), task.draws[seed].tested
+                found = Answers(answers, labels, rows, chosen, identity)
+                found.keep(_files(stage, task, each)[number])
+            bar.advance()
+    if config.frozen.map:
+        seen = stage.seen(task, stage.pictures(task, "frozen"))[LAST]
+        if ranks.first:
+            file = config.folder / "transfer" / f"{name}.map.npz"
+            keep_map(seen, config.frozen.map, stage.identity(task, "frozen", 0), file)
+    ranks.barrier()
+
+
+def concluded(stage: Stage, task: Task, result: dict) -> list[dict]:
+    """For the dataset's result, each analysis with its interval over its runs and test pictures.
+
+    The frozen mode's own figure is among the depths and resolutions, with ``mode``.
+    """
+    found = [_concluded(stage, task, each) for each in planned(stage.config, task)]
+    own = _shown(stage.config, task).evaluation_size
+    for kind, x in (("depth", LAST), ("resolution", own)):
+        places = [number for number, each in enumerate(found) if each["kind"] == kind]
+        if places:
+            about = {key: found[places[0]][key] for key in ("protocol", "metric", "n_train")}
+            frozen = {"kind": kind, "x": x, "mode": "frozen"} | about | result["summary"]["frozen"]
+            later = [place for place in places if kind == "depth" or found[place]["x"] < own]
+            found.insert(later[-1] + 1 if later else places[0], frozen | {"results": []})
+    return found
+
+
+def _concluded(stage: Stage, task: Task, analysis: Analysis) -> dict:
+    runs = [Answers.read(file) for file in _files(stage, task, analysis)]
+    classes = len(task.learned.classes)
+    scored = Scored(task.metric, runs, classes, len(task.pool))
+    rows = []
+    for number, run in enumerate(runs):
+        low, high = interval(scored.scores[number])
+        row = {"seed": run.identity["seed"], "value": float(scored.values[number]), "low": low, "high": high}
+        rows.append(row | {"chosen": run.chosen})
+    trained = analysis.x * classes if analysis.kind == "shots" else len(task.draws[0].rows)
+    about = {"kind": analysis.kind, "x": analysis.x, "protocol": task.dataset.protocol}
+    about |= {"metric": task.dataset.metric, "n_train": trained}
+    return about | vars(scored.estimate()) | {"results": rows}
+
+
+def _answers(stage: Stage, task: Task, analysis: Analysis, number: int) -> Found:
+    """All ranks compute features; the first one alone fits, the others' answers are empty."""
+    config, shown = stage.config, _shown(stage.config, task)
+    seed = number % task.dataset.seeds
+    if task.fixed and number > 0 and analysis.kind != "shots":  # nothing in it is random
+        first = Answers.read(_files(stage, task, analysis)[0]) if stage.ranks.first else None
+        return (first.answers, first.chosen, None) if first else (np.empty(0, np.int64), {}, None)
+    depth = analysis.x if analysis.kind == "depth" else LAST
+    depths = config.frozen.depths if analysis.kind == "depth" else [LAST]
+    if analysis.kind == "resolution":
+        shown = _at(shown, analysis.x)
+    seen = stage.seen(task, shown, depths)[depth]
+    if not stage.ranks.first:
+        return np.empty(0, np.int64), {}, None
+    if analysis.kind == "neighbours":
+        return nearest(seen, seed, config.frozen.neighbours)
+    if analysis.kind == "shots":
+        return few(seen, seed, analysis.x, config.seed + number)
+    title = f"{task.dataset.name} {analysis.name}, seed {config.seed + number}"
+    return probed(seen, seed, config.frozen.search, title)
+
+
+def _identity(stage: Stage, task: Task, analysis: Analysis, number: int) -> dict:
+    """Everything that decides the answers."""
+    identity = stage.identity(task, "frozen", number % task.dataset.seeds)
+    identity |= {"seed": stage.config.seed + number, "analysis": analysis.kind, "x": analysis.x}
+    if analysis.kind == "resolution":
+        identity["pictures"] = _at(_shown(stage.config, task), analysis.x).model_dump()
+    if analysis.kind == "neighbours":
+        identity["neighbours"] = sorted(stage.config.frozen.neighbours)
+    searching = {"neighbours": ["search"], "shots": ["search", "validation", "choose_by", "metric"]}
+    return {key: value for key, value in identity.items() if key not in searching.get(analysis.kind, [])}
+
+
+def _files(stage: Stage, task: Task, analysis: Analysis) -> list[Path]:
+    folder = stage.config.folder / "transfer" / task.dataset.name / "analyses"
+    return [folder / f"{analysis.name}-{number}.npz" for number in range(analysis.runs)]
+
+
+def _shown(config: TransferConfig, task: Task) -> Pictures:
+    resize = task.dataset.resize
+    return resize.of(config.pictures) if resize else config.pictures
+
+
+def _at(pictures: Pictures, side: int) -> Pictures:
+    """At another crop, the short side scaled along."""
+    short = round(pictures.eval_resize * side / pictures.evaluation_size)
+    return pictures.model_copy(update={"eval_size": side, "eval_resize": short})
+
+
+def _number(stage: str) -> int:
+    return int(stage.removeprefix("stage"))
