@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from pipeline.config import UserError
-from pipeline.report import amounts, clock, flow, page, pictures, plots, worst
+from pipeline.report import amounts, analyses, clock, flow, page, pictures, plots, worst
 from pipeline.report.compare import compare, comparison_table
 from pipeline.report.gains import gain_chart
 from pipeline.report.inputs import Run, load
@@ -58,6 +58,8 @@ def draw(run: Run) -> page.Plots:
         figures[f"worst-{transfer['stem']}"] = (
             lambda look, transfer=transfer: worst_chart(worst.of_transfer(transfer), look)
         )  # fmt: skip
+        charts = analyses.charts(transfer, run.maps.get(transfer["stem"]))
+        figures |= {name: chart.draw for name, chart in charts.items()}
     drawn: page.Plots = {}
     for name, figure in figures.items():
         made = {name: figure(look) for name, look in LOOKS.items()}

@@ -5,7 +5,6 @@ the report.
 """
 
 import json
-import math
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 import yaml
 
 from pipeline.config import UserError
-
-MODES = ("scratch", "frozen", "finetuned")
+from pipeline.report.atlas import Atlas, read_atlas
+from pipeline.report.results import MODES, is_number, one_line, read_result
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,8 @@ class Run:
     """By stem of the transfer file."""
     mistakes: dict[str, dict[str, Samples]] = field(default_factory=dict)
     """Each mode's surest ones, by stem of the transfer file."""
+    maps: dict[str, Atlas] = field(default_factory=dict)
+    """By stem of the transfer file: its features on a plane."""
     samples: Samples | None = None
     confusion: dict[str, Any] = field(default_factory=dict)
     """confusion.json: the classes that the training's network misses most often."""
@@ -76,14 +77,14 @@ class Run:
     def column(self, split: str, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Epochs and values (N,) of the rows of ``split`` in which both are finite numbers."""
         pairs = [(row.get("epoch"), row.get(key)) for row in self.rows if row.get("split") == split]
-        pairs = [pair for pair in pairs if all(map(_is_number, pair))]
+        pairs = [pair for pair in pairs if all(map(is_number, pair))]
         epochs, values = zip(*pairs, strict=True) if pairs else ((), ())
         return np.asarray(epochs, np.float64), np.asarray(values, np.float64)
 
     @property
     def times(self) -> list[float]:
         """Unix seconds of all rows that have them."""
-        return [row["time"] for row in self.rows if _is_number(row.get("time"))]
+        return [row["time"] for row in self.rows if is_number(row.get("time"))]
 
     def last(self, *splits: str, key: str = "top1") -> tuple[str, float] | None:
         """The first of ``splits`` that has values of ``key``, and its newest value."""
@@ -108,9 +109,9 @@ def load(run: str | Path) -> Run:
     if not config and not transfer_config:
         raise UserError(f"{path / 'config.yaml'}: missing; launch.train leaves a run's resolved config there")
     rows, unreadable = _metrics(path / "metrics.jsonl")
-    transfers, samples, mistakes = [], {}, {}
+    transfers, samples, mistakes, maps = [], {}, {}, {}
     for file in sorted(path.glob("transfer/*.json")):
-        transfer = _transfer(file)
+        transfer = read_result(file)
         transfers.append(transfer)
         pictures = file.with_suffix(".samples.npz")
         if pictures.exists():
@@ -118,10 +119,12 @@ def load(run: str | Path) -> Run:
         wrong = file.with_suffix(".mistakes.npz")
         if wrong.exists():
             mistakes[transfer["stem"]] = _mistakes(wrong, transfer["classes"])
+        if shown := read_atlas(file.with_suffix(".map.npz"), len(transfer["classes"])):
+            maps[transfer["stem"]] = shown
     own = _samples(path / "samples.npz", None) if (path / "samples.npz").exists() else None
     confusion = _confusion(path / "confusion.json")
     about = (path, config, transfer_config, rows, unreadable, transfers, samples, mistakes)
-    return Run(*about, own, confusion)
+    return Run(*about, maps, own, confusion)
 
 
 def _config(file: Path) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def _config(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read as YAML: {_line(error)}") from None
+        raise UserError(f"{file}: cannot be read as YAML: {one_line(error)}") from None
     if not isinstance(config, dict):
         raise UserError(f"{file}: holds {type(config).__name__}, a config is a mapping of sections")
     return config
@@ -144,7 +147,7 @@ def _metrics(file: Path) -> tuple[list[dict[str, Any]], int]:
     except FileNotFoundError:
         return [], 0
     except OSError as error:
-        raise UserError(f"{file}: cannot be read: {_line(error)}") from None
+        raise UserError(f"{file}: cannot be read: {one_line(error)}") from None
     lines = text.split("\n")
     rows, broken = [], 0
     for number, line in enumerate(lines):
@@ -173,53 +176,13 @@ def _confusion(file: Path) -> dict[str, Any]:
             names = [each["class"], *(other["class"] for other in each["taken_for"])]
             values = [each["recall"], each["low"], each["high"], each["pictures"]]
             values += [other["pictures"] for other in each["taken_for"]]
-            if not all(isinstance(name, str) for name in names) or not all(map(_is_number, values)):
+            if not all(isinstance(name, str) for name in names) or not all(map(is_number, values)):
                 raise ValueError("a class without its name and figures")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file}: is not as training writes it: {_line(error)}; remove it") from None
+        raise UserError(f"{file}: is not as training writes it: {one_line(error)}; remove it") from None
     return confusion
-
-
-def _transfer(file: Path) -> dict[str, Any]:
-    try:
-        transfer = json.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as JSON: {_line(error)}; run the transfer again") from None
-    wrong = _wrong(transfer)
-    if wrong:
-        raise UserError(f"{file}: {wrong}; run the transfer again")
-    return transfer | {"stem": file.stem, "improvement": transfer.get("improvement") or {}}
-
-
-def _wrong(transfer: Any) -> str | None:
-    """The first thing in which a transfer file departs from its layout."""
-    if not isinstance(transfer, dict):
-        return f"holds {type(transfer).__name__}, not an object"
-    kinds = {"dataset": str, "classes": list, "results": list, "summary": dict}
-    for key, kind in kinds.items():
-        if not isinstance(transfer.get(key), kind):
-            return f"{key}: {'missing' if key not in transfer else 'is not a ' + kind.__name__}"
-    for section in ("summary", "improvement"):
-        cells = transfer.get(section) or {}
-        if not isinstance(cells, dict):
-            return f"{section}: is not a dict"
-        for mode, cell in cells.items():
-            if mode not in MODES:
-                return f"{section}.{mode}: no such mode; there are {', '.join(MODES)}"
-            for key in ("value", "low", "high"):
-                if not isinstance(cell, dict) or not _is_number(cell.get(key)):
-                    return f"{section}.{mode}.{key}: not a number"
-    for number, result in enumerate(transfer["results"]):
-        if not isinstance(result, dict) or result.get("mode") not in MODES:
-            return f"results.{number}.mode: not one of {', '.join(MODES)}"
-        if not _is_number(result.get("value")):
-            return f"results.{number}.value: not a number"
-        confusion, k = result.get("confusion"), len(transfer["classes"])
-        if confusion is not None and np.shape(confusion) != (k, k):
-            return f"results.{number}.confusion: not {k} by {k}, as there are {k} classes"
-    return None
 
 
 def _arrays(file: Path, *needed: str) -> dict[str, np.ndarray]:
@@ -227,7 +190,7 @@ def _arrays(file: Path, *needed: str) -> dict[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as arrays:
             held = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}: cannot be read as arrays: {_line(error)}") from None
+        raise UserError(f"{file}: cannot be read as arrays: {one_line(error)}") from None
     missing = set(needed) - held.keys()
     if missing:
         raise UserError(f"{file}: has no array {', '.join(sorted(missing))}")
@@ -272,11 +235,3 @@ def _checked(file: Path, held: dict[str, np.ndarray], classes: list[str] | None)
     if any(array.size and not 0 <= array.min() <= array.max() < len(names) for array in numbers):
         raise UserError(f"{file}: labels and predictions: not all among the {len(names)} classes")
     return Samples(pictures, labels, predictions, names)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

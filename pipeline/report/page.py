@@ -12,7 +12,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from pipeline.report import amounts, clock, flow, gains, summary, tables
+from pipeline.report import amounts, analyses, clock, flow, gains, summary, tables
+from pipeline.report.atlas import Atlas
 from pipeline.report.inputs import MODES, Run, Samples
 from pipeline.report.pictures import evenly
 from pipeline.report.style import DARK, LIGHT, MODE_NAMES, SYMBOLS
@@ -92,6 +93,8 @@ def _transfer(run: Run, transfer: dict[str, Any]) -> dict[str, Any]:
         "samples": _grid(run.transfer_samples.get(transfer["stem"])),
         "mistakes": {mode: _grid(each) for mode, each in run.mistakes.get(transfer["stem"], {}).items()},
         "singles": summary.single_results(transfer),
+        "charts": analyses.charts(transfer, run.maps.get(transfer["stem"])),
+        "analyses": analyses.rows(transfer),
     }
 
 
@@ -152,7 +155,7 @@ def markdown(run: Run, plots: Plots) -> str:
             listed = "\n".join(f"- {escape(line)}" for line in reading)
             out += [f"## {heading}", *_image(plots, plot, heading), listed]
     for transfer in run.transfers:
-        out += _dataset(transfer, plots)
+        out += _dataset(transfer, plots, run.maps.get(transfer["stem"]))
     out.append("## Settings")
     out += [f"To {what}:\n\n{_fenced(command, 'sh')}" for what, command in parts["commands"]]
     for file, text in parts["configs"]:
@@ -161,7 +164,7 @@ def markdown(run: Run, plots: Plots) -> str:
     return "\n\n".join(out) + "\n"
 
 
-def _dataset(transfer: dict[str, Any], plots: Plots) -> list[str]:
+def _dataset(transfer: dict[str, Any], plots: Plots, atlas: Atlas | None) -> list[str]:
     escape, stem = tables.markdown, transfer["stem"]
     out = [f"## {escape(transfer['dataset'])}"]
     for key in ("protocol", "checkpoint"):
@@ -172,6 +175,7 @@ def _dataset(transfer: dict[str, Any], plots: Plots) -> list[str]:
         out += _image(plots, f"mistakes-{stem}-{mode}", words)
     out += _image(plots, f"confusion-{stem}", f"{transfer['dataset']}: confusion matrices")
     out += _image(plots, f"worst-{stem}", f"{transfer['dataset']}: classes that are missed most often")
+    out += _analyses(transfer, plots, atlas)
     lines = [
         f"| {MODE_NAMES[single['mode']]} | {escape(single['seed'])} | {single['score']} {single['interval']} "
         f"| {escape(single['chosen'])} |"
@@ -179,6 +183,22 @@ def _dataset(transfer: dict[str, Any], plots: Plots) -> list[str]:
     ]
     table = "\n".join(["| mode | seed | % | chosen |", "| :-- | --: | --: | :-- |", *lines])
     return [*out, f"<details><summary>Every seed</summary>\n\n{table}\n\n</details>"]
+
+
+def _analyses(transfer: dict[str, Any], plots: Plots, atlas: Atlas | None) -> list[str]:
+    out = []
+    for name, chart in analyses.charts(transfer, atlas).items():
+        out += [
+            *_image(plots, name, f"{transfer['dataset']}: {chart.heading}"),
+            tables.markdown(chart.reading),
+        ]
+    lines = [
+        f"| {each['kind']} | {tables.markdown(each['x'])} | {each['score']} {each['interval']} "
+        f"| {each['n_train']} | {each['seeds']} | {each['chosen']} |"
+        for each in analyses.rows(transfer)
+    ]
+    head = "| of frozen features | at | % | training pictures | runs | chosen |"
+    return [*out, *(["\n".join([head, "| :-- | :-- | --: | --: | --: | :-- |", *lines])] if lines else [])]
 
 
 def _image(plots: Plots, name: str, words: str) -> list[str]:
