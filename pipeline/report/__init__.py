@@ -51,7 +51,7 @@ def draw(run: Run) -> page.Plots:
     }
     for name, curve in curves.items():
         figures[f"amount-{name}"] = lambda look, curve=curve: amounts.amount_chart(curve, look)
-    for transfer in run.transfers:
+    for transfer in alone:
         figures[f"confusion-{transfer['stem']}"] = (
             lambda look, transfer=transfer: pictures.confusion_chart(transfer, look)
         )  # fmt: skip
