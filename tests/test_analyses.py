@@ -15,6 +15,7 @@ from pipeline.config import TransferConfig, UserError, dump, parse
 from pipeline.data.prepare import write_index
 from pipeline.data.sources import Source
 from pipeline.models import build
+from pipeline.preempt import STOP, Preempted
 from pipeline.train.ranks import join
 from pipeline.transfer.analyses import Analysis, _identity, check_analyses, planned
 from pipeline.transfer.answers import Answers
@@ -217,6 +218,29 @@ def test_a_lost_answer_alone_is_computed_again_and_other_questions_are_refused(d
         wrong = config.model_copy(update={"frozen": config.frozen.model_copy(update={"neighbours": [1, 3]})})
         with pytest.raises(UserError, match=r"neighbours.*: .*but .*neighbours-0\.npz was made with"):
             run(wrong, ranks)
+
+
+def test_a_job_that_is_stopped_in_between_keeps_what_it_has(done, monkeypatch):
+    config, result, _ = done
+    monkeypatch.setattr(STOP, "why", "")  # and again after the test
+    files = [config.folder / f"transfer/other/analyses/shots-1-{number}.npz" for number in range(3)]
+    for file in files:
+        file.unlink()
+    asked = []
+
+    def stopping(*words):
+        asked.append(words)
+        STOP.why = "SIGTERM" if len(asked) == 2 else ""
+        return few(*words)
+
+    monkeypatch.setattr("pipeline.transfer.analyses.few", stopping)
+    with join("cpu") as ranks:
+        with pytest.raises(Preempted, match="before other shots-1, run 2"):
+            run(config, ranks)
+        assert [file.exists() for file in files] == [True, True, False]
+        STOP.why = ""
+        assert run(config, ranks) == [result]
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
