@@ -39,7 +39,7 @@ def finish(ranks: int, config: str, *overrides: str) -> str:
 
 def ended(process: subprocess.Popen) -> str:
     """Waits for a good end; what the job said."""
-    _, told = process.communicate(timeout=280)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 0, told
     return told
 
@@ -57,7 +57,7 @@ def steps_done(run: Path) -> int:
     return max((row["step"] for row in rows), default=0)
 
 
-def wait_until(process: subprocess.Popen, reached: Callable[[], bool], seconds: float = 200) -> None:
+def wait_until(process: subprocess.Popen, reached: Callable[[], bool], seconds: float = 600) -> None:
     """Until a live job has got somewhere."""
     deadline = time.monotonic() + seconds
     while not reached() and process.poll() is None:
@@ -83,7 +83,7 @@ def kill_all_at(step: int, ranks: int, config: str, run: Path) -> None:
     assert len(victims) == ranks, "the job ended before it could be killed"
     for pid in (process.pid, *victims):
         os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=120)
+    process.communicate(timeout=900)
 
 
 def photographs(folder: Path) -> Path:

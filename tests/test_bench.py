@@ -286,7 +286,7 @@ def test_a_variant_that_prepare_refuses_is_told(pictures, tmp_path):
 def run_bench(*words: str) -> subprocess.CompletedProcess:
     root = Path(__file__).parent.parent
     command = [sys.executable, "-m", "launch.bench", "loader", *words]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=900)
 
 
 def quick(pictures: Path, folder: Path) -> list[str]:

@@ -329,7 +329,7 @@ def test_the_command_writes_figures_table_and_picture(tmp_path, monkeypatch):
     workload = ["--model", "resnet8", "--size", "16", "--batch", "6", "--rounds", "2", "--steps", "2"]
     words = [*workload, "--runs", "1", "--only", "contest,overhead,saving"]
     folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
-    done = command("launch.bench", "step", *words, *folders, timeout=600)
+    done = command("launch.bench", "step", *words, *folders, timeout=1500)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out" / "step.json").read_text())
     ran = {one["name"] for one in found["contest"][0]["lines"] if not one["failed"]}

@@ -147,7 +147,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(small_index, tmp_path):
     tree["train"]["epochs"] = 1.0  # another run would be refused: its folder is this one's
     tree["name"] = "full"
     process = run_with_limit(written(tmp_path / "c.yaml", tree), len(content) // 2)
-    _, told = process.communicate(timeout=200)
+    _, told = process.communicate(timeout=900)
     lines = [line for line in told.splitlines() if line.startswith("error:")]
     assert process.returncode == 2, told
     assert len(lines) == 1
@@ -167,7 +167,7 @@ def test_when_there_is_room_again_the_next_save_succeeds(small_index, tmp_path):
         if "the next save is tried" in line:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
             break
-    _, told = process.communicate(timeout=200)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 0, told
     assert checkpoint.read(tmp_path / "quick")["step"] == 84
 

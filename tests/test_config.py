@@ -165,7 +165,7 @@ def test_a_runs_folder_that_cannot_be_made_costs_a_line(file, small_index, tmp_p
 
 def test_under_torchrun_a_mistake_is_told_once(file):
     process = torchrun(2, "-m", "launch.train", str(file))
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode != 0
     assert errors.count("no index in data/x") == 1
     assert "Traceback" not in errors.partition("error: ")[2].partition("\n")[0]

@@ -33,7 +33,7 @@ def play(folder: Path, index: Path, ranks: int, *rounds: str) -> Path:
     config = write_config(folder, index)
     words = (str(ROOT / "tests" / "engine_rounds.py"), ",".join(rounds), config, str(folder))
     process = torchrun(ranks, *words)
-    told, errors = process.communicate(timeout=290)
+    told, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     assert not told, "DeepSpeed is quiet"
     return folder
@@ -153,7 +153,7 @@ def halves(played: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_three_ranks(played, small_index, tmp_path):
     """Parts that do not divide evenly: everything that two ranks do, and what two ranks wrote."""
     halves(played, tmp_path)

@@ -202,7 +202,7 @@ def test_killed_in_the_middle_and_for_any_number_of_ranks(counted, split, tmp_pa
     assert np.allclose(found, theirs, atol=1e-4)
 
     process = torchrun(2, *words[:-1], str(tmp_path / "two"), "0")
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     (file,) = (tmp_path / "two").glob("*.npy")
     assert np.allclose(np.load(file, allow_pickle=False), theirs, atol=1e-4)

@@ -45,7 +45,7 @@ def fit_all(folder, tree: dict, world: int, *runs: str) -> None:
     (folder / "fit.py").write_text(FIT)
     (folder / "c.yaml").write_text(yaml.safe_dump(tree))
     process = torchrun(world, str(folder / "fit.py"), str(folder / "c.yaml"), *runs)
-    _, errors = process.communicate(timeout=280)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     assert "epoch" not in errors, "looks are silent"
 

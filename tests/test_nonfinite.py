@@ -17,7 +17,7 @@ from pipeline.train.ranks import join
 
 def poisoned(steps: str, config: str, *overrides: str) -> tuple[int, str]:
     process = torchrun(2, str(ROOT / "tests" / "poisoned_job.py"), steps, config, *overrides)
-    _, told = process.communicate(timeout=200)
+    _, told = process.communicate(timeout=900)
     return process.returncode, told
 
 

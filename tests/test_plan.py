@@ -154,7 +154,7 @@ def test_state_and_wire_are_those_of_the_engine(engine, tmp_path):
     file = tmp_path / "seen.json"
     script = str(ROOT / "tests" / "plan_ranks.py")
     process = torchrun(2, script, str(tmp_path / "config.yaml"), str(engine), str(file))
-    _, errors = process.communicate(timeout=290)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     seen = json.loads(file.read_text())
 

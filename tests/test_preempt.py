@@ -51,7 +51,7 @@ def test_a_signal_leads_to_a_checkpoint_at_the_next_step(small_index, tmp_path, 
     process = start(2, config, options=SIGNALS)
     wait_until(process, lambda: steps_done(run) >= 7)
     os.kill(process.pid, signal.SIGUSR1)
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     stopped_with_75(process, told)
     saved_where_it_stopped(run, 7, "SIGUSR1", told)
     goes_on_as_if_nothing_had_been(config, run, undisturbed)
@@ -70,13 +70,13 @@ save of step 6, agreed before."""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_asked_at_any_place_it_loses_nothing(small_index, tmp_path, undisturbed):
     """One run, stopped at one place after the other. An evaluation that was cut short is made up for."""
     config, run = job(tmp_path, small_index), tmp_path / "runs" / "quick"
     for place, saved in PLACES.items():
         process = torchrun(2, str(ROOT / "tests" / "interrupted_job.py"), place, config)
-        _, told = process.communicate(timeout=200)
+        _, told = process.communicate(timeout=900)
         stopped_with_75(process, told)
         assert re.search(r"exitcode\s*: 75", told)
         newest = checkpoint.latest(run)
@@ -84,7 +84,7 @@ def test_asked_at_any_place_it_loses_nothing(small_index, tmp_path, undisturbed)
     process = start(2, config, options=SIGNALS)
     wait_until(process, lambda: steps_done(run) >= 14)
     os.kill(workers(process.pid)[1], signal.SIGTERM)
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     stopped_with_75(process, told)
     assert re.search(r"exitcode\s*: 75", told)
     saved_where_it_stopped(run, 14, "SIGTERM", told)
@@ -97,7 +97,7 @@ def test_the_time_limit_is_kept_by_itself(small_index, tmp_path):
     config, run = job(tmp_path, small_index), tmp_path / "runs" / "long"
     limits = ("train.time_limit=0.6", "train.time_margin=0.1")
     process = start(2, config, "train.epochs=2000", "name=long", *limits)
-    _, told = process.communicate(timeout=200)
+    _, told = process.communicate(timeout=900)
     stopped_with_75(process, told)
     assert "(time limit)" in told
     assert checkpoint.read(run)["step"] == steps_done(run) > 0

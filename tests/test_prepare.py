@@ -105,7 +105,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_killed_anywhere_the_same_command_goes_on_and_ends_in_the_same_bytes(many, tmp_path, words):
     words = (*words, "--shard", "50")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    out, errors = prepare(many, straight, *words).communicate(timeout=120)
+    out, errors = prepare(many, straight, *words).communicate(timeout=900)
     assert "597 of 600 pictures, 2 classes (train 497, val 100)" in out, errors
     partial, kept = tmp_path / "killed.partial", 0
     if "--pack" in words:
@@ -119,7 +119,7 @@ def test_killed_anywhere_the_same_command_goes_on_and_ends_in_the_same_bytes(man
         assert not killed.exists()
         finished = {rows.stem for rows in partial.glob("*.rows")}
         shards = {file.name: file.stat().st_mtime_ns for file in partial.iterdir() if file.stem in finished}
-    out, errors = prepare(many, killed, *words).communicate(timeout=120)
+    out, errors = prepare(many, killed, *words).communicate(timeout=900)
     assert "597 of 600" in out, errors
     assert contents(straight) == contents(killed)
     if kept:  # finished shards were not written again
@@ -138,7 +138,7 @@ def test_a_changed_plan_starts_anew(many, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     process = prepare(many, tmp_path / "out", "--pack", "--max-side", "40", "--shard", "50")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     split = open_index(tmp_path / "out").split("train")
     assert max(split.heights.max(), split.widths.max()) == 40
@@ -151,7 +151,7 @@ def test_a_second_prepare_is_kept_out(many, tmp_path):
     source = source_of(many, ["train/a/000.jpg"])
     with pytest.raises(UserError, match="another process prepares this index"):
         write_index(source, tmp_path / "out")
-    _, errors = first.communicate(timeout=120)
+    _, errors = first.communicate(timeout=900)
     assert first.returncode == 0, errors
 
 

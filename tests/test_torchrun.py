@@ -25,7 +25,7 @@ def start(folder: Path, program: str) -> subprocess.Popen:
 
 def test_a_mistake_of_the_ranks_ends_with_their_code_and_their_line(tmp_path):
     process = start(tmp_path, "import sys; print('error: no', file=sys.stderr); sys.exit(2)")
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 2
     assert "Traceback" not in told
     assert "error: no" in told
@@ -36,7 +36,7 @@ def test_a_killed_rank_is_told_with_its_signal(tmp_path):
         tmp_path,
         "import os; os.kill(os.getpid(), 9) if os.environ['RANK'] == '1' else __import__('time').sleep(100)",
     )
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 137
     assert "exitcode  : -9" in told
 
@@ -60,7 +60,7 @@ time.sleep(100)
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGUSR1)
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 128 + signal.SIGUSR1
     assert len(list(tmp_path.glob("*.saved"))) == 2
     assert "Traceback" not in told

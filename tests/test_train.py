@@ -125,7 +125,7 @@ def test_ranks_and_accumulation_only_split_a_step(small_index, tmp_path, monkeyp
             runpy.run_path(script, run_name="__main__")
         else:
             process = torchrun(world, *words)
-            _, errors = process.communicate(timeout=200)
+            _, errors = process.communicate(timeout=900)
             assert process.returncode == 0, errors
         found[name] = torch.load(tmp_path / f"{name}.pt", weights_only=True)
     for name in ("two", "six"):
@@ -157,7 +157,7 @@ def test_evaluation_counts_every_picture_once(world, small_index, tmp_path):
         "        print(repr((seen.loss, seen.top1, seen.predictions.tolist())))\n"
     )
     process = torchrun(world, str(script), str(small_index))
-    out, errors = process.communicate(timeout=200)
+    out, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     loss, top1, predictions = json.loads(out.strip().splitlines()[-1].replace("(", "[").replace(")", "]"))
     split = open_index(small_index).split("test")

@@ -21,7 +21,7 @@ def job(tmp_path) -> Path:
 
 def run(job: Path, ranks: int = 2) -> str:
     process = torchrun(ranks, "-m", "launch.train", str(job / "config.yaml"))
-    _, errors = process.communicate(timeout=250)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     return errors
 
@@ -51,7 +51,7 @@ def test_too_many_files_going_bad_in_a_run_stop_it_with_the_list(job):
     while steps_done(job / "runs" / "quick") < 2 and process.poll() is None:
         time.sleep(0.005)
     damage(job, *range(0, 120, 2))
-    _, errors = process.communicate(timeout=250)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode != 0
     told = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(told) == 1, errors
@@ -67,7 +67,7 @@ def test_killed_with_bad_files_it_ends_in_the_same_bits_and_leaves_nothing_behin
     straight = job / "straight.yaml"
     straight.write_text((job / "config.yaml").read_text().replace("name: quick", "name: straight"))
     process = torchrun(2, "-m", "launch.train", str(straight))
-    _, errors = process.communicate(timeout=250)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     shared = set(os.listdir("/dev/shm"))
     kill_all_at(7, 2, str(job / "config.yaml"), job / "runs" / "quick")

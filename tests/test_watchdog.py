@@ -17,7 +17,7 @@ RESTART = ("--max-restarts", "1", "--shutdown-timeout", "3")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(small_index, tmp_path):
     """What comes back ends in the bits of a run that nobody stopped."""
     config, runs = write_config(tmp_path, small_index, train__epochs=3.05), tmp_path / "runs"
@@ -28,13 +28,13 @@ def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(small
     victim = workers(process.pid)[1]
     os.kill(victim, signal.SIGSTOP)
     stopped = time.monotonic()
-    _, told = process.communicate(timeout=280)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 0, told
     (message,) = re.findall(r"error: no progress for 30 s .*", told)
     assert f"rank 1 ({os.uname().nodename}, process {victim}), last seen in step " in message
     assert "its process stands still" in message
     assert "rank 0" not in message
-    assert time.monotonic() - stopped < 180
+    assert time.monotonic() - stopped < 400, "not what gloo or torchrun would have waited"
     assert [row["step"] for row in read_rows(runs / "quick" / "metrics.jsonl")] == list(range(1, 33))
     ended, expected = (checkpoint.read(runs / name) for name in ("quick", "straight"))
     assert ended["step"] == 32

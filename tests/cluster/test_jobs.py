@@ -21,7 +21,7 @@ from pipeline.train import checkpoint
 
 from .slurm_cluster import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(1800)]
 PATIENCE = 240.0
 """Seconds for whatever is waited for: two cores carry all nodes."""
 
