@@ -52,6 +52,8 @@ class Model(Section):
     """Multiplies every channel count."""
     dropout: Fraction | None = None
     """Of VGG's classifier; none = the name's own."""
+    conv_std: Annotated[float, Field(gt=0)] | None = None
+    """Convolutions start as N(0, conv_std^2); none = He et al. 2015 (arXiv:1502.01852), by their width."""
     checkpoint: str | None = None
     """Weights to start from: a checkpoint of ours. A head of another size is drawn anew."""
     ema: bool = False

@@ -183,10 +183,14 @@ class ConvNet(nn.Module):
         self.set_submodule(self.head_name, head)
 
     def _initialise(self) -> None:
-        """Convolutions by He et al. 2015 (arXiv:1502.01852, section 2.2), fan-out; norms as identity."""
+        """Convolutions by He et al. 2015 (arXiv:1502.01852, section 2.2), fan-out, or N(0, conv_std^2); norms
+        as identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if self.pattern.conv_std is None:
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                else:
+                    nn.init.normal_(module.weight, std=self.pattern.conv_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Linear):

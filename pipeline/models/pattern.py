@@ -82,6 +82,8 @@ class Pattern:
     """Behind every hidden layer; without hidden layers, in front of the head."""
     linear_std: float | None = None
     """Fully connected weights start as N(0, linear_std^2), biases at 0; None: torch's own for nn.Linear."""
+    conv_std: float | None = None
+    """Convolutions start as N(0, conv_std^2), whatever their width; None: by He et al., from the fan-out."""
     flat: bool = False
     """Number the stages' layers in one row, `features.N`, instead of `layerK.I.convJ`. Only a net that is one
     chain can be written so, hence never one with shortcuts."""

@@ -64,6 +64,7 @@ def build(
     norm: bool | None = None,
     width: float = 1.0,
     dropout: float | None = None,
+    conv_std: float | None = None,
 ) -> ConvNet:
     """A freshly initialised net by name; a switch that is None keeps the name's own setting.
 
@@ -73,6 +74,7 @@ def build(
     - `norm`: batch norm behind every convolution.
     - `width`: multiplies every channel count, and VGG's hidden layers.
     - `dropout`: probability behind each of VGG's hidden layers; for the others, in front of the head.
+    - `conv_std`: convolutions start as N(0, conv_std^2) instead of by He et al.
 
     Raises UserError for an unknown name, a value out of range, or a switch that the net has no place for.
     """
@@ -83,6 +85,8 @@ def build(
         raise UserError(f"model.width={width}: must be above 0; 1 is the paper's")
     if dropout is not None and not 0 <= dropout <= 1:
         raise UserError(f"model.dropout={dropout}: must lie in 0..1")
+    if conv_std is not None and not (math.isfinite(conv_std) and conv_std > 0):
+        raise UserError(f"model.conv_std={conv_std}: must be above 0")
     if shortcut not in (None, "projection", "pad"):
         raise UserError(f"model.shortcut={shortcut!r}: must be 'projection' or 'pad'")
     if own.shortcut is None and (shortcut or zero_init):
@@ -90,6 +94,6 @@ def build(
         raise UserError(f"model.{switch}: {name} has no shortcuts; leave it out, or choose a resnet")
     if zero_init and norm is False:
         raise UserError("model.zero_init=True: needs the batch norms that model.norm=False takes away")
-    given = {"shortcut": shortcut, "norm": norm, "dropout": dropout}
+    given = {"shortcut": shortcut, "norm": norm, "dropout": dropout, "conv_std": conv_std}
     changes = {switch: value for switch, value in given.items() if value is not None}
     return ConvNet(replace(own, zero_init=zero_init, **changes).scaled(width), classes)
