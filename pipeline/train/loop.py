@@ -131,7 +131,8 @@ class _Course:
         job, monitor, done = self.job, self.monitor, self.plan.steps
         split, name = (job.test, "test") if job.test is not None else (job.val, "val")
         file = self.config.folder / "samples.npz"
-        if split is None or self.ranks.any(monitor.has(done, name) and file.exists()):
+        last = file if self.config.monitor.samples else self.config.folder / "confusion.json"
+        if split is None or self.ranks.any(monitor.has(done, name) and last.exists()):
             return
         row, predictions = self._evaluated(split, name)
         if name == "test" and not monitor.has(done, name):
