@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.machine import processor
+
 PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "timm", "pillow", "numpy")
 BESIDE_FFCV = ("python", "ffcv", "torch", "numba", "numpy", "opencv-python")
 
@@ -17,7 +19,7 @@ BESIDE_FFCV = ("python", "ffcv", "torch", "numba", "numpy", "opencv-python")
 def describe(command: list[str]) -> dict[str, Any]:
     """As JSON. ``load`` is the mean number of running programs in the minute before."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "cores_of_machine": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
@@ -52,12 +54,3 @@ def ffcv_versions(python: Path) -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError, ValueError):
         return {}
     return {name: found[name] for name in BESIDE_FFCV if name in found}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"

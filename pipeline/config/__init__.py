@@ -5,6 +5,13 @@ from pipeline.config.load import dump, keys, load, parse
 from pipeline.config.pictures import Augment, Pictures, Progressive
 from pipeline.config.protocol import Protocol, Resize
 from pipeline.config.section import Section
+from pipeline.config.studying import (
+    GradientStudyConfig,
+    Looks,
+    PrecomputeConfig,
+    StudyConfig,
+    full_words,
+)
 from pipeline.config.training import (
     Checkpoint,
     Data,
@@ -25,22 +32,27 @@ __all__ = [
     "Dataset",
     "DeepSpeed",
     "FrozenRecipe",
+    "GradientStudyConfig",
     "Grid",
     "Loading",
+    "Looks",
     "Model",
     "Monitor",
     "Optimizer",
     "Pictures",
+    "PrecomputeConfig",
     "Progressive",
     "Protocol",
     "Recipe",
     "Resize",
     "Section",
+    "StudyConfig",
     "Train",
     "TrainConfig",
     "TransferConfig",
     "UserError",
     "dump",
+    "full_words",
     "keys",
     "load",
     "parse",

@@ -1,0 +1,148 @@
+"""Depth: deeper plain nets train worse, deeper residual nets better (He et al. 2015, figures 1 and 6)."""
+
+import re
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.config import StudyConfig, TrainConfig, UserError
+from pipeline.report.style import Look, new_figure, spread, styled, title
+from pipeline.study.members import Key
+from pipeline.study.page import Page, Panel, Table, Verdict
+from pipeline.study.seeds import judge, over_seeds
+from pipeline.study.trained import Trained, error_curve
+
+FAMILIES = {"plain": "Plain nets", "resnet": "Residual nets"}
+SPLITS = {"train": "training error", "val": "test error"}
+PAPER = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
+"""Test error of residual nets, %: He et al. 2015, table 6; no figures are printed for the plain ones."""
+
+
+def page(trained: Trained) -> Page:
+    members = depths(trained.study, trained.configs)
+    return Page(
+        "Depth: plain and residual nets on CIFAR-10",
+        verdicts(trained, members),
+        trained.told(),
+        [],
+        [
+            Panel(
+                "depth",
+                "Errors while training",
+                lambda look: curves(trained, members, look),
+                "plain: z′ = relu(F(z))     residual: z′ = relu(F(z) + z)",
+                "The layout of He et al. 2015, figure 1, and its residual counterpart. Thick: the mean over "
+                "seeds; bands: from the least to the greatest seed. Training errors are of the batches as "
+                "they were trained on.",
+            )
+        ],
+        [table(trained, members)],
+    )
+
+
+def check(study: StudyConfig, configs: dict[Key, TrainConfig]) -> None:
+    """:raises UserError: the members are not plain and residual nets of at least two depths."""
+    found = depths(study, configs)
+    if any(len(of) < 2 for of in found.values()):
+        raise UserError("members: depth compares two or more plain nets, and two or more resnets")
+
+
+def depths(study: StudyConfig, configs: dict[Key, TrainConfig]) -> dict[str, dict[int, str]]:
+    """By family the members by depth, shallow first."""
+    found: dict[str, dict[int, str]] = {family: {} for family in FAMILIES}
+    for member in study.members:
+        name = configs[member, study.seeds[0]].model.name
+        parts = re.fullmatch(r"(plain|resnet)(\d+)", name)
+        if not parts:
+            raise UserError(f"members.{member}: model.name is {name}; depth compares plain nets and resnets")
+        found[parts[1]][int(parts[2])] = member
+    return {family: dict(sorted(of.items())) for family, of in found.items()}
+
+
+def verdicts(trained: Trained, members: dict[str, dict[int, str]]) -> list[Verdict]:
+    found = []
+    for family, sign, word in (("plain", 1, "higher"), ("resnet", -1, "lower")):
+        (shallow, first), *_, (deep, last) = members[family].items()
+        for split, name in SPLITS.items():
+            more, less = (last, first) if sign > 0 else (first, last)
+            gap = trained.difference(more, less, split)
+            found.append(
+                Verdict(
+                    f"{FAMILIES[family]}: {deep} layers have a {word} {name} than {shallow}",
+                    "He et al. 2015, figure 1" if sign > 0 else "He et al. 2015, figure 6 and table 6",
+                    f"{deep if sign > 0 else shallow} layers are {gap.told()} points worse",
+                    judge(gap),
+                )
+            )
+    deep = max(members["plain"].keys() & members["resnet"].keys(), default=None)
+    if deep:
+        gap = trained.difference(members["plain"][deep], members["resnet"][deep], "val")
+        found.append(
+            Verdict(
+                f"With {deep} layers, shortcuts lower the test error",
+                "He et al. 2015, section 4.2",
+                f"by {gap.told()} points",
+                judge(gap),
+            )
+        )
+    return found
+
+
+def table(trained: Trained, members: dict[str, dict[int, str]]) -> Table:
+    rows = []
+    for family in FAMILIES:
+        for depth, member in members[family].items():
+            errors = [over_seeds(trained.errors(member, split)).told() for split in SPLITS]
+            paper = f"{PAPER[depth]:.2f}" if family == "resnet" and depth in PAPER else "–"
+            rows.append([f"{family}-{depth}", *errors, paper])
+    return Table(
+        "At the end",
+        ["net", "training error, %", "test error, %", "test error in the paper, %"],
+        rows,
+        "Training: mean over the last epoch's batches, cut and flipped at random. The paper's figures are of "
+        "the full width, 164 epochs and padded 32×32 windows: beside them only the order can be compared.",
+    )
+
+
+def curves(trained: Trained, members: dict[str, dict[int, str]], look: Look) -> Figure:
+    """Training error left, test error right; plain nets above residual ones, on one scale."""
+    with styled(look):
+        figure = new_figure(look.width, 5.4)
+        grid = figure.subplots(2, 2, sharex=True, sharey=True)
+        for row, (family, name) in zip(grid, FAMILIES.items(), strict=True):
+            for axes, (split, what) in zip(row, SPLITS.items(), strict=True):
+                title(axes, f"{name}: {what}, %", look)
+                _lines(axes, trained, members[family], split, look)
+        for axes in grid[1]:
+            axes.set_xlabel("epoch")
+        grid[0, 0].set_xlim(left=0)
+        figure.tight_layout(w_pad=3 if not look.narrow else 1.5, h_pad=1.5)
+        figure.subplots_adjust(right=0.93 if not look.narrow else 0.9)
+        return figure
+
+
+def _lines(axes: Axes, trained: Trained, members: dict[int, str], split: str, look: Look) -> None:
+    colours = _colours(len(members), look)
+    ends = []
+    for (depth, member), colour in zip(members.items(), colours, strict=True):
+        epochs, errors = error_curve(trained.of(member), split)
+        axes.fill_between(epochs, errors.min(0), errors.max(0), color=colour, alpha=0.2, linewidth=0)
+        mark = "o" if split == "val" and len(epochs) < 25 else ""
+        axes.plot(epochs, errors.mean(0), mark + "-", color=colour, linewidth=1.6, markersize=3)
+        ends.append((depth, errors.mean(0)[-1], colour))
+    low, high = axes.get_ylim()
+    places = spread([value for _, value, _ in ends], 0.07 * (high - low))
+    for (depth, _, colour), place in zip(ends, places, strict=True):
+        axes.annotate(
+            str(depth), (1, place), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            va="center", color=colour, weight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _colours(number: int, look: Look) -> list[str]:
+    """Shallow to deep; the two of the papers' figures are told apart by any eye."""
+    theme = look.theme
+    few = [theme.frozen, theme.finetuned, theme.test, theme.val, theme.muted, theme.wrong, theme.ink]
+    if number == 2:
+        return few[:2]
+    return [few[i % len(few)] for i in range(number)]

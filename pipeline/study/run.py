@@ -1,0 +1,62 @@
+"""A whole study: its runs, then its page."""
+
+from pathlib import Path
+
+from pipeline.config import GradientStudyConfig, PrecomputeConfig, StudyConfig, TrainConfig
+from pipeline.progress import say
+from pipeline.study import depth, gradients, precompute, shortcuts, vgg
+from pipeline.study.looking import train_and_look
+from pipeline.study.members import Key, Members
+from pipeline.study.page import write
+from pipeline.study.trained import Trained
+from pipeline.train import dry_run as dry_run_of
+from pipeline.train import fit
+from pipeline.train.ranks import Ranks
+
+STUDIES = {"depth": depth, "vgg": vgg, "gradients": gradients, "shortcuts": shortcuts}
+"""Each a module with `check`, before anything is trained, and `page`, of what was."""
+
+
+def measure(study: PrecomputeConfig, ranks: Ranks, command: str) -> Path | None:
+    """Measures what is not measured yet; the page's path, on the first rank.
+
+    :raises Preempted: the job was asked to stop.
+    """
+    precompute.measure(study, ranks)
+    if not ranks.first:
+        return None
+    page = precompute.page(study)
+    page.commands.append(command)
+    return write(page, study.folder)
+
+
+def dry_run(trainings: dict[Key, TrainConfig]) -> str:
+    """A line for each run, after all that can be checked without training was checked.
+
+    :raises UserError: a run's config and its pictures do not go together.
+    """
+    return "\n".join(f"{each.folder}: {dry_run_of(each).splitlines()[0]}" for each in trainings.values())
+
+
+def run(
+    kind: str, study: StudyConfig, trainings: dict[Key, TrainConfig], ranks: Ranks, command: str
+) -> Path | None:
+    """Trains what is not trained yet; the page's path, on the first rank, when all runs are done.
+
+    :raises Preempted: the job was asked to stop, and has saved.
+    """
+    STUDIES[kind].check(study, trainings)
+    members = Members(trainings, ranks)
+    if isinstance(study, GradientStudyConfig):
+        train_and_look(study, members)
+    else:
+        for _, job in members:
+            fit(job)
+    if not ranks.first:
+        return None
+    if members.elsewhere:
+        say(f"another command works on {', '.join(members.elsewhere)}; then this one writes the page")
+        return None
+    page = STUDIES[kind].page(Trained(study, trainings))
+    page.commands.append(command)
+    return write(page, study.folder)

@@ -1,0 +1,100 @@
+"""What the members' metrics.jsonl say: errors over the epochs, and how long it took."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from pipeline.config import StudyConfig, TrainConfig
+from pipeline.cores import granted_cores
+from pipeline.machine import processor
+from pipeline.progress import clock
+from pipeline.report.inputs import Run, load
+from pipeline.study.members import Key
+from pipeline.study.seeds import Interval, over_seeds
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All runs of a study, finished."""
+
+    study: StudyConfig
+    configs: dict[Key, TrainConfig]
+
+    @cached_property
+    def runs(self) -> dict[Key, Run]:
+        """Those that train."""
+        return {
+            key: load(each.folder) for key, each in self.configs.items() if (each.folder / METRICS).exists()
+        }
+
+    def of(self, member: str) -> list[Run]:
+        """Its runs, in the order of the seeds."""
+        return [self.runs[member, seed] for seed in self.study.seeds]
+
+    def errors(self, member: str, split: str) -> np.ndarray:
+        """(S,) percent at the end: of "train" over the last epoch's steps, of "val" after the last step."""
+        return np.array([last_error(run, split) for run in self.of(member)])
+
+    def difference(self, more: str, less: str, split: str) -> Interval:
+        """Of two members' errors, in points, paired by seed."""
+        return over_seeds(self.errors(more, split) - self.errors(less, split))
+
+    def seconds(self) -> float:
+        """That all runs' steps took, evaluations and starts excepted."""
+        return sum(busy(run) for run in self.runs.values())
+
+    def told(self) -> list[str]:
+        """Size, hardware and time, in sentences for the page."""
+        run = next(iter(self.runs.values()))
+        size, train = run.config["data"]["pictures"]["size"], run.config["train"]
+        steps = max(row["step"] for row in run.rows)
+        rates = [np.median(each.column("train", "images_per_s")[1]) for each in self.runs.values()]
+        seeds = ", ".join(map(str, self.study.seeds))
+        nets = f"{len(self.runs) // len(self.study.seeds)} nets × {len(self.study.seeds)} seeds ({seeds})"
+        width = run.config["model"]["width"]
+        shown = f"{size}×{size} windows of CIFAR-10's 50,000 training pictures"
+        time = f"Steps took {clock(self.seconds())} in all"
+        return [
+            f"{nets}: {train['epochs']:g} epochs of {shown}, batch {train['batch']}, {steps:,} steps a run, "
+            f"{width:g} × the paper's channels.",
+            f"{hardware()}; torch {torch.__version__.split('+')[0]}. {time}, at {min(rates):,.0f} to "
+            f"{max(rates):,.0f} pictures/s a run (medians).",
+        ]
+
+
+def last_error(run: Run, split: str) -> float:
+    epochs, top1 = run.column(split, "top1")
+    kept = top1[epochs > epochs[-1] - 1] if split == "train" else top1[-1:]
+    return float(100 * (1 - kept.mean()))
+
+
+def error_curve(runs: Iterable[Run], split: str, bins: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs (B,) and errors (S, B) in percent; steps of training are put together in equal parts."""
+    found = []
+    for run in runs:
+        epochs, top1 = run.column(split, "top1")
+        _, last = np.unique(epochs, return_index=True)
+        epochs, top1 = epochs[last], top1[last]
+        parts = np.array_split(np.arange(len(epochs)), min(bins, len(epochs)))
+        found.append([(epochs[part].mean(), 100 * (1 - top1[part].mean())) for part in parts])
+    array = np.array(found)  # (S, B, 2)
+    return array[0, :, 0], array[:, :, 1]
+
+
+def busy(run: Run) -> float:
+    """Seconds between the rows of training: steps, without evaluations and starts."""
+    _, samples = run.column("train", "samples")
+    _, rates = run.column("train", "images_per_s")
+    return float((np.diff(samples, prepend=0) / rates).sum())
+
+
+def hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
+    return f"{granted_cores()} of {os.cpu_count()} cores of an {processor()}"
