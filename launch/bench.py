@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import door, parser_of, preemptible
+from pipeline.bench.gpu import words as gpu
 from pipeline.config import UserError
 
 EXAMPLE = """examples:
@@ -17,6 +18,7 @@ EXAMPLE = """examples:
   python -m launch.bench step
   python -m launch.bench step --model resnet18 --size 224 --batch 32 --only contest,overhead
   python -m launch.bench probe
+  python -m launch.bench gpu --pictures /data/ILSVRC2012/val --cifar data/cifar10
 """
 LOADER = """Our loader against DALI's own reader, torchvision, timm and FFCV: the same JPEGs, on the CPU.
 Writes loader.json, loader.md and loader.png."""
@@ -61,10 +63,12 @@ def main(argv: list[str] | None = None) -> None:
     _step_words(benches.add_parser("step", **told, **raw))
     told = {"help": "features and the frozen probe", "description": PROBE, "epilog": PROBE_EXAMPLE}
     _probe_words(benches.add_parser("probe", **told, **raw))
+    told = {"help": "all that needs a GPU, unattended", "description": gpu.ABOUT, "epilog": gpu.EXAMPLE}
+    gpu.add_words(benches.add_parser("gpu", **told, **raw))
     words = parser.parse_args(argv)
     with door(), preemptible():
         command = ["python", "-m", "launch.bench", *(sys.argv[1:] if argv is None else argv)]
-        {"loader": _loader, "step": _step, "probe": _probe}[words.bench](words, command)
+        {"loader": _loader, "step": _step, "probe": _probe, "gpu": _gpu}[words.bench](words, command)
 
 
 def _loader_words(parser: argparse.ArgumentParser) -> None:
@@ -212,6 +216,27 @@ def _probe(words: argparse.Namespace, command: list[str]) -> None:
     finally:  # whatever stopped it
         if kept.results["measured"]:
             _write(words.out, "probe", kept.results, table.markdown(kept.results), plot.draw(kept.results))
+
+
+def _gpu(words: argparse.Namespace, command: list[str]) -> None:
+    # Matplotlib takes a second to import: --help need not wait.
+    from pipeline.bench.gpu import plot, run, table
+    from pipeline.bench.kept import Kept
+    from pipeline.bench.sections import known
+
+    _positive(words, "seconds", "cifar_seconds", "together", "threads")
+    sections = known(words.only, run.SECTIONS) if words.only else tuple(run.SECTIONS)
+    gpu.least(sections, words.seconds)
+    plan = gpu.plan_of(words)
+    about = _machine(command) | {"gpu": gpu.gpu_of(plan)}
+    kept, failed = Kept(words.out / "gpu.json", about, plan.told()), []
+    try:
+        failed = run.run(plan, sections, words.seconds, kept)
+    finally:  # whatever stopped it
+        if kept.results["measured"]:
+            _write(words.out, "gpu", kept.results, table.markdown(kept.results), plot.draw(kept.results))
+    if failed:
+        sys.exit(1)
 
 
 def _machine(command: list[str]) -> dict[str, Any]:

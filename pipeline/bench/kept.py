@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.files import write_whole
 from pipeline.progress import say
 
-SAME = ("processor", "cores", "versions")
+SAME = ("processor", "cores", "gpu", "versions")
 """Of two machines whose figures may stand in one file."""
 
 
@@ -21,7 +21,7 @@ class Kept:
     def __init__(self, file: Path, machine: dict[str, Any], setting: dict[str, Any]):
         self._file = file
         before = _read(file)
-        same = [before.get("machine", {}).get(key) == machine[key] for key in SAME]
+        same = [before.get("machine", {}).get(key) == machine.get(key) for key in SAME]
         if before and not (all(same) and before.get("setting") == setting):
             say(f"{file}: measured with another setting or on another machine; it is written anew")
             before = {}

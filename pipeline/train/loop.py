@@ -1,6 +1,7 @@
 """The training loop: the only one. Transfer finetunes and starts over with it too."""
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -69,6 +70,8 @@ def fit(job: Job) -> nn.Module:
     STOP.end_after(config.train.time_limit, config.train.time_margin)
     state = resume.find(config, job.train.fingerprint, tell=ranks.first)
     if config.train.deterministic:
+        # Without room of its own cuBLAS adds up in any order, and torch refuses to call it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.train.deterministic
     engine = build_engine(build_model(config, job.train.classes, ranks), config, ranks)

@@ -22,13 +22,18 @@ from pipeline.train.engine import autocast
 from pipeline.train.ranks import join
 
 
-def bare(setting: Setting, device: torch.device, batch: Batch) -> Callable[[], None]:
-    """Forward, backward, torch's fused SGD, and nothing else; compiled where our loop is."""
+def bare(
+    setting: Setting, device: torch.device, batch: Batch, *, mode: str | None = None, fused: bool = True
+) -> Callable[[], None]:
+    """Forward, backward, torch's fused SGD, and nothing else; compiled where our loop is.
+
+    :param mode: of torch.compile. :param fused: else torch's SGD as it is without the word.
+    """
     torch.manual_seed(0)
     model = build(setting.model, setting.classes).to(device, memory_format=torch.channels_last)
     words = {"lr": setting.lr, "momentum": setting.momentum, "weight_decay": setting.weight_decay}
-    optimizer = torch.optim.SGD(model.parameters(), nesterov=True, fused=True, **words)
-    run: nn.Module = torch.compile(model) if setting.changes.get("train.compile") else model
+    optimizer = torch.optim.SGD(model.parameters(), nesterov=True, fused=fused or None, **words)
+    run: nn.Module = torch.compile(model, mode=mode) if setting.changes.get("train.compile") else model
     dtype = setting.dtype(device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
@@ -52,6 +57,7 @@ RIVALS = {"torchvision": rivals.torchvision, "timm": rivals.timm, "timm-tuned": 
 def asked(started: float, setting: dict[str, Any], name: str) -> dict[str, Any]:
     """Takes turns with the other contestants."""
     told = Setting(**setting)
+    torch.backends.cudnn.benchmark = True  # as in our loop and in both scripts
     if name in OWN:
         with join(told.device) as ranks:
             return _play(told, OWN[name], ranks.device)
