@@ -32,6 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-seed", type=int, default=1, help="of the dice that choose the faults")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU, and torch sees none on this machine")
+
+
 def drawn_pictures(n: int, classes: int, seed: int, side: int = 32) -> Pixels:
     """Pictures that can be told apart: each class has a colour and a direction of stripes, under noise."""
     rng = np.random.default_rng(seed)
@@ -87,14 +95,17 @@ def quick_config(index: Path, runs: Path, **changes) -> TrainConfig:
     return parse(TrainConfig, config_tree(index, runs, **changes), "test")
 
 
-def torchrun(ranks: int, *words: str, options: tuple[str, ...] = (), **popen) -> subprocess.Popen:
+def torchrun(
+    ranks: int, *words: str, options: tuple[str, ...] = (), gpu: bool = False, **popen
+) -> subprocess.Popen:
     """Starts a real ``torchrun`` of one node; its own rendezvous port, its own process group.
 
-    :param options: of torchrun itself.
+    :param options: of torchrun itself. :param gpu: its ranks may use GPUs.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += options
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"PYTHONPATH": _path(), "OMP_NUM_THREADS": "1"}
+    environment |= {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     return subprocess.Popen([*command, *words], env=environment, **(pipes | popen))
 
@@ -116,7 +127,12 @@ def door(name: str, *words: str) -> subprocess.CompletedProcess:
 
 def command(*words: str, **options) -> subprocess.CompletedProcess:
     """Runs ``python -m ...`` to its end."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"PYTHONPATH": _path(), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [sys.executable, "-m", *words], env=environment, capture_output=True, text=True, **options
     )
+
+
+def _path() -> str:
+    """This repository before what is found already, for packages may lie elsewhere."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,4 +1,4 @@
-"""What test_engines.py does on real ranks: ``torchrun ... engine_rounds.py ROUND CONFIG FOLDER``.
+"""What test_engines.py does on real ranks: ``torchrun ... engine_rounds.py ROUND CONFIG FOLDER [DEVICE]``.
 
 A round leaves in FOLDER what the first rank saw; the tests compare.
 """
@@ -52,7 +52,7 @@ class Stand:
         """As the loop makes it; with ``state``, one that goes on."""
         torch.manual_seed(0)
         memory = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        model = smooth(build(config.model.name, 5)).to(memory_format=memory)
+        model = smooth(build(config.model.name, 5)).to(self.ranks.device, memory_format=memory)
         engine = build_engine(model, config, self.ranks)
         if state is not None:
             engine.restore(state, step)
@@ -97,7 +97,7 @@ def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def digest(tensors) -> str:
-    return sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
+    return sha256(b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
 # --- rounds -----------------------------------------------------------------------------------------------
@@ -231,8 +231,10 @@ def compiled(stand: Stand) -> None:
 ROUNDS = {each.__name__: each for each in (same, product, poison, begin, go_on, carry, narrow, compiled)}
 
 if __name__ == "__main__":
-    words, path, folder = sys.argv[1:4]
-    with join("cpu") as ranks:
+    words, path, folder, *device = sys.argv[1:]
+    # On a GPU convolutions are else rounded to TF32's ten bits, and added up in any order.
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    with join(*device or ["cpu"]) as ranks:
         stand = Stand(load(TrainConfig, path), ranks, Path(folder))
         for word in words.split(","):
             ROUNDS[word](stand)

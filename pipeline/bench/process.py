@@ -21,8 +21,9 @@ GRACE = 40.0
 
 
 def environment() -> dict[str, str]:
-    """This program's modules are found from any folder and by any interpreter."""
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    """This program's modules are found from any folder and by any interpreter, before all others."""
+    before = [path] if (path := os.environ.get("PYTHONPATH")) else []
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *before])}
 
 
 def named(function: str) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ takes its process with it is noted as failed, and another process goes on with t
 """
 
 import json
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,9 @@ def worked(
                 left = left[1:]
                 yield found
         if left:
-            found = found | {left[0]["name"]: answer}
+            silent = answer["failed"] == _mark(left[0])
+            why = "its process ended without a word" if silent else answer["failed"]
+            found = found | {left[0]["name"]: answer | {"failed": why}}
             left = left[1:]
     yield found
 
@@ -65,6 +68,7 @@ def work_off(cases: Sequence[Case], until: float, measure: Callable[[Case], Foun
     """
     print(json.dumps(READY), flush=True)
     for case in cases:
+        print(_mark(case), file=sys.stderr, flush=True)
         if time.time() + case.get("least", 0.0) > until:
             found: Found = {"left": f"no time: needs {case['least']:.0f} s"}
         else:
@@ -77,3 +81,8 @@ def work_off(cases: Sequence[Case], until: float, measure: Callable[[Case], Foun
             found |= {"took_s": time.time() - begun}
         print(json.dumps({"case": case["name"], "found": found}), flush=True)
     return {"ended": True}
+
+
+def _mark(case: Case) -> str:
+    """On stderr before each case: what is said after it is said of this one."""
+    return f"case: {case['name']}"

@@ -44,15 +44,15 @@ def table(trace: dict[str, Any], steps: int, gpu: bool) -> dict[str, Any]:
     """
     events = [one for one in trace["traceEvents"] if one.get("ph") == "X"]
     if gpu:
-        events = [one for one in events if one.get("cat") in DEVICE]
+        events = [one | {"own": one["dur"]} for one in events if one.get("cat") in DEVICE]
     else:
-        events = leaves([one for one in events if one.get("cat") == "cpu_op"])
+        events = own_times([one for one in events if one.get("cat") == "cpu_op"])
     if not events:
         raise RuntimeError("the profiler saw nothing run on the device")
     classes, names = Counter(), Counter()
     for one in events:
-        classes[kind(one["name"])] += one["dur"] / 1000 / steps
-        names[one["name"]] += one["dur"] / 1000 / steps
+        classes[kind(one["name"])] += one["own"] / 1000 / steps
+        names[one["name"]] += one["own"] / 1000 / steps
     spans = [(one["ts"], one["ts"] + one["dur"]) for one in events]
     whole = max(end for _, end in spans) - min(begin for begin, _ in spans)
     classes[IDLE] = (whole - covered(spans)) / 1000 / steps
@@ -69,15 +69,18 @@ def covered(spans: list[Span]) -> float:
     return total
 
 
-def leaves(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those within which, on their thread, no other one runs."""
-    threads = defaultdict(list)
+def own_times(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with ``own``: how long each ran itself, and none that it called on its thread."""
+    threads, found = defaultdict(list), []
     for one in events:
-        threads[one.get("tid")].append(one)
-    found = []
+        threads[one.get("tid")].append(one | {"own": one["dur"]})
     for own in threads.values():
-        own.sort(key=lambda one: (one["ts"], -one["dur"]))
-        for one, after in zip(own, [*own[1:], None], strict=True):
-            if after is None or after["ts"] >= one["ts"] + one["dur"]:
-                found.append(one)
+        within: list[dict[str, Any]] = []
+        for one in sorted(own, key=lambda one: (one["ts"], -one["dur"])):
+            while within and one["ts"] >= within[-1]["ts"] + within[-1]["dur"]:
+                within.pop()
+            if within:
+                within[-1]["own"] -= one["dur"]
+            within.append(one)
+        found += own
     return found

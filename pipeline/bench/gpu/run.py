@@ -40,10 +40,11 @@ def run(
             continue
         # A later section keeps its least, unless this one would then have less than its own.
         later = sum(LEAST[each] for each in names[place + 1 :])
-        spare = max(LEAST[name], end - time.time() - later)
+        needed = min(LEAST[name], plan.limits[name])
+        spare = max(needed, end - time.time() - later)
         until = min(end, time.time() + min(plan.limits[name], spare))
-        if until - time.time() < LEAST[name] - 1:
-            why = f"no time: needs {LEAST[name]} s, {max(0.0, end - time.time()):.0f} are left"
+        if until - time.time() < needed - 1:
+            why = f"no time: needs {needed:g} s, {max(0.0, end - time.time()):.0f} are left"
             kept.keep(name, before | {"left": why})
             say(f"{name}: {why}")
             continue

@@ -30,12 +30,12 @@ def asked(started: float, cases: list[Case], until: float, device: str) -> dict[
 
 
 def rate_of(case: Case, ranks: Ranks) -> Found:
-    """Pictures/s as {median, low, high}, all rates; seconds of the first step (it compiles); GB at most."""
+    """Pictures/s as {median, low, high}, all rates; seconds to the first step's end; GB at most."""
     try:
         if ranks.device.type == "cuda":  # CUDA only
             torch.cuda.reset_peak_memory_stats()
-        step = made(case, ranks)
         begun = time.perf_counter()
+        step = made(case, ranks)
         seconds_of(step, 1, ranks.device)
         first = time.perf_counter() - begun
         seconds_of(step, WARM, ranks.device)

@@ -88,7 +88,7 @@ def _steps(cases: dict[str, Any]) -> list[str]:
         for name, one in cases.items()
         if not missing(one)
     ]
-    heads = ["step", "pictures/s", "ms", "first step, s", "GB at the peak"]
+    heads = ["step", "pictures/s", "ms", "to the first step, s", "GB at the peak"]
     return [*(rows(heads, cells) if cells else []), *_without(cases)]
 
 
