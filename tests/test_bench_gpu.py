@@ -249,6 +249,7 @@ def test_every_kind_of_step_is_measured_and_profiled(plan, monkeypatch):
         assert multiplied({"side": 8}, ranks)["flop_per_s"] > 0
 
 
+@pytest.mark.slow
 def test_graph_modes_are_marked_step_by_step(plan, monkeypatch):
     marked = []
     monkeypatch.setattr(torch, "compile", lambda model, mode=None: model)

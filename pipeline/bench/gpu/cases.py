@@ -17,6 +17,7 @@ from pipeline.bench.process import cores, reason
 from pipeline.bench.step.baton import READY
 from pipeline.bench.step.players import Entrant, Player
 
+LATE = "no time"
 Case = dict[str, Any]
 Found = dict[str, Any]
 MARGIN = 20.0
@@ -46,7 +47,7 @@ def worked(
         with Player(entrant, max(0.0, until - time.time()) + MARGIN) as player:
             answer = player.answer()
             if "failed" in answer:  # before the first case: something is not installed
-                yield found | {case["name"]: answer for case in left}
+                yield found | {case["name"]: _late(answer, until) for case in left}
                 return
             while left and "failed" not in (answer := player.answer()):
                 found = found | {answer["case"]: answer["found"]}
@@ -55,7 +56,7 @@ def worked(
         if left:
             silent = answer["failed"] == _mark(left[0])
             why = "its process ended without a word" if silent else answer["failed"]
-            found = found | {left[0]["name"]: answer | {"failed": why}}
+            found = found | {left[0]["name"]: _late(answer | {"failed": why}, until)}
             left = left[1:]
     yield found
 
@@ -70,7 +71,7 @@ def work_off(cases: Sequence[Case], until: float, measure: Callable[[Case], Foun
     for case in cases:
         print(_mark(case), file=sys.stderr, flush=True)
         if time.time() + case.get("least", 0.0) > until:
-            found: Found = {"left": f"no time: needs {case['least']:.0f} s"}
+            found: Found = {"left": f"no time: needs {case['least']:.0f} s" if case.get("least") else LATE}
         else:
             begun = time.time()
             try:
@@ -81,6 +82,11 @@ def work_off(cases: Sequence[Case], until: float, measure: Callable[[Case], Foun
             found |= {"took_s": time.time() - begun}
         print(json.dumps({"case": case["name"], "found": found}), flush=True)
     return {"ended": True}
+
+
+def _late(answer: Found, until: float) -> Found:
+    """What was given up when the time was over did not fail."""
+    return {"left": LATE} if time.time() > until else answer
 
 
 def _mark(case: Case) -> str:

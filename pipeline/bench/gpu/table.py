@@ -49,7 +49,7 @@ def _throughput(found: dict[str, Any], setting: dict[str, Any]) -> list[str]:
         if key in known
     ]
     lines += rows([f"{setting['model']}, {setting['batch']} of {setting['size']}²", "", "goal"], cells)
-    lines += [f"- {title}: {rate:,.0f} pictures/s." for title, rate in goals.PUBLISHED] + [""]
+    lines += [f"- {title}: {rate:,.0f} pictures/s." for _, title, rate in goals.PUBLISHED] + [""]
     contest = found.get("contest", {})
     if "faster" in contest:
         lines += [
