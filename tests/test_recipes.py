@@ -55,7 +55,7 @@ def header(file: str) -> list[str]:
 
 
 def commands(file: str) -> list[str]:
-    return [line for line in header(file) if re.search(r"-m launch\.tr|slurm/train\.sbatch", line)]
+    return [line for line in header(file) if re.search(r"-m launch\.(tr|submit)|slurm/train\.sbatch", line)]
 
 
 def ranks(line: str) -> int:
@@ -69,7 +69,9 @@ def ranks(line: str) -> int:
 
 
 def overrides(text: str) -> list[str]:
-    return [word.rstrip(",;.)") for word in re.findall(r"(?<![\w.])[a-z_]+(?:\.[a-z_]+)+=\S+", text)]
+    """As a shell hands them on, without quotes."""
+    words = re.findall(r"(?<![\w.])[a-z_]+(?:\.[a-z_]+)+=\S+", text)
+    return [word.rstrip(",;.)").replace("'", "") for word in words]
 
 
 def labelled(file: str, label: str) -> list[str]:
