@@ -34,7 +34,8 @@ def run(plan: Plan, before: dict[str, Any], until: float) -> Iterator[dict[str, 
         "-p",
         "pipeline.bench.gpu.outcomes",
     ]
-    words += ["-p", "no:cacheprovider", "--basetemp", str(folder / "tmp"), *map(str, plan.tests)]
+    # One after the other: they share one GPU.
+    words += ["-n0", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp"), *map(str, plan.tests)]
     with log.open("w") as told:
         child = subprocess.Popen(
             [sys.executable, *words],
