@@ -1,6 +1,5 @@
-"""What the tests marked ``gpu`` share: each runs on a GPU, and its lines on a CPU too, in the slow rounds."""
+"""What the tests marked ``gpu`` share: each runs on a GPU, and most on a CPU too, in the slow rounds."""
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,8 @@ from pipeline.train import run
 from pipeline.train.ranks import join
 
 DEVICES = [pytest.param("cuda", marks=pytest.mark.gpu), pytest.param("cpu", marks=pytest.mark.slow)]
+GPU = DEVICES[:1]
+"""Of tests that the CPU has by other names, or that take minutes there."""
 on_devices = pytest.mark.parametrize("device", DEVICES)
 SMALL = Pictures(size=32, crop="pad", pad=4, eval_resize=None)
 """Raw pictures of 32 pixels: nothing is decoded or scaled."""
@@ -58,12 +59,13 @@ def train_split(index: Path) -> Split:
     return open_index(index).split("train")
 
 
-def ranks_done(process: subprocess.Popen) -> None:
-    """Waits for a good end of a job."""
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors
-
-
 def one_rank(device: str, *words: str) -> None:
-    """A real ``torchrun`` of one rank: NCCL on a GPU, gloo on a CPU."""
-    ranks_done(torchrun(1, *words, gpu=device == "cuda"))
+    """A real ``torchrun`` of one rank, to its good end: NCCL on a GPU, gloo on a CPU."""
+    process = torchrun(1, *words, gpu=device == "cuda")
+    try:
+        _, errors = process.communicate(timeout=250)
+    finally:
+        if process.poll() is None:
+            process.terminate()  # torchrun ends its rank
+            process.communicate(timeout=60)
+    assert process.returncode == 0, errors

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 from engine_rounds import ENGINES, SAME
-from gpu_small import DEVICES, one_rank
+from gpu_small import GPU, one_rank
 from jobs import same_bits, write_config
 from torch import Tensor
 
@@ -16,7 +16,7 @@ LOSS, TENSOR = 1e-5, 2e-3
 other kernels add up in another order, and batch norm's biases show it most."""
 
 
-@pytest.fixture(scope="module", params=DEVICES)
+@pytest.fixture(scope="module", params=GPU)
 def played(request, small_index, tmp_path_factory) -> Path:
     """One rank begins, and another process goes on."""
     folder = tmp_path_factory.mktemp("played")

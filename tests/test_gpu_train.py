@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from gpu_small import of, on_devices, one_rank, rows_of
+from gpu_small import GPU, of, on_devices, one_rank, rows_of
 from jobs import same_bits, write_config
 
 from pipeline.monitor.metrics import read_rows
@@ -47,14 +47,8 @@ def test_loss_curves_follow_fp32(device, precision, small_index, tmp_path, recor
     assert max(off) <= TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("device", "precision"),
-    [
-        pytest.param("cuda", "fp32", marks=pytest.mark.gpu),
-        pytest.param("cuda", "bf16", marks=pytest.mark.gpu),
-        pytest.param("cpu", "fp32", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("device", GPU)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_continued_run_is_bit_identical(device, precision, small_index, tmp_path):
     """Deterministic; two processes under torchrun, the second from the first one's checkpoint."""
     changes = {"train__device": device, "train__precision": precision, "train__deterministic": True}
