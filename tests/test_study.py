@@ -119,6 +119,7 @@ def test_intervals_over_seeds_are_students():
     assert logs.value == pytest.approx(10)
     assert logs.high / logs.value == pytest.approx(logs.value / logs.low)
     assert over_seeds([5.0]).told() == "5.0"
+    assert over_seeds([60.0, 99.0], (0, 100)).high == 100, "an error is not more than all"
 
 
 def test_a_claim_agrees_only_when_its_whole_interval_does():
@@ -166,8 +167,8 @@ def test_the_table_has_the_runs_own_numbers(done):
         for line in (folder / "small" / "study.md").read_text().splitlines()
         if line.startswith("| plain-8 ")
     ]
-    assert over_seeds(train).told() in line
-    assert over_seeds(test).told() in line
+    assert over_seeds(train, (0, 100)).told() in line
+    assert over_seeds(test, (0, 100)).told() in line
 
 
 def test_done_again_nothing_is_trained_and_the_page_is_the_same(done):

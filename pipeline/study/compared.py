@@ -4,7 +4,7 @@ import torch
 
 from pipeline.models import build, cost
 from pipeline.study.page import Table
-from pipeline.study.seeds import over_seeds
+from pipeline.study.seeds import PERCENT, over_seeds
 from pipeline.study.trained import Trained
 from pipeline.train.weights import switches
 
@@ -24,7 +24,7 @@ def table(trained: Trained, more: dict[str, dict[str, str]], caption: str) -> Ta
     """:param more: further columns, by head and member."""
     rows = []
     for member in trained.study.members:
-        errors = [over_seeds(trained.errors(member, split)).told() for split in ("train", "val")]
+        errors = [over_seeds(trained.errors(member, split), PERCENT).told() for split in ("train", "val")]
         counted = costs(trained, member)
         size = [f"{counted['parameters']:,}", f"{counted['macs'] / 1e6:.2f}"]
         rows.append([member, *errors, *size, *(column.get(member, "–") for column in more.values())])

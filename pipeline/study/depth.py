@@ -9,7 +9,7 @@ from pipeline.config import StudyConfig, TrainConfig, UserError
 from pipeline.report.style import Look, new_figure, spread, styled, title
 from pipeline.study.members import Key
 from pipeline.study.page import Page, Panel, Table, Verdict
-from pipeline.study.seeds import judge, over_seeds
+from pipeline.study.seeds import PERCENT, judge, over_seeds
 from pipeline.study.trained import Trained, error_curve
 
 FAMILIES = {"plain": "Plain nets", "resnet": "Residual nets"}
@@ -64,14 +64,13 @@ def verdicts(trained: Trained, members: dict[str, dict[int, str]]) -> list[Verdi
     for family, sign, word in (("plain", 1, "higher"), ("resnet", -1, "lower")):
         (shallow, first), *_, (deep, last) = members[family].items()
         for split, name in SPLITS.items():
-            more, less = (last, first) if sign > 0 else (first, last)
-            gap = trained.difference(more, less, split)
+            gap = trained.difference(last, first, split)
             found.append(
                 Verdict(
                     f"{FAMILIES[family]}: {deep} layers have a {word} {name} than {shallow}",
                     "He et al. 2015, figure 1" if sign > 0 else "He et al. 2015, figure 6 and table 6",
-                    f"{deep if sign > 0 else shallow} layers are {gap.told()} points worse",
-                    judge(gap),
+                    f"{deep} layers minus {shallow}: {gap.told('{:+.1f}')} points",
+                    judge(gap if sign > 0 else trained.difference(first, last, split)),
                 )
             )
     deep = max(members["plain"].keys() & members["resnet"].keys(), default=None)
@@ -92,7 +91,7 @@ def table(trained: Trained, members: dict[str, dict[int, str]]) -> Table:
     rows = []
     for family in FAMILIES:
         for depth, member in members[family].items():
-            errors = [over_seeds(trained.errors(member, split)).told() for split in SPLITS]
+            errors = [over_seeds(trained.errors(member, split), PERCENT).told() for split in SPLITS]
             paper = f"{PAPER[depth]:.2f}" if family == "resnet" and depth in PAPER else "–"
             rows.append([f"{family}-{depth}", *errors, paper])
     return Table(

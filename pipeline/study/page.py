@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pipeline.files import write_whole
 from pipeline.report.page import data_uri
 from pipeline.report.style import DARK, LIGHT, LOOKS, PNG_LIMIT, Look, png
-from pipeline.study.seeds import AGREES
+from pipeline.study.seeds import AGREES, DIFFERS, OPEN
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,10 @@ class Page:
 
     @property
     def headline(self) -> str:
-        agree = sum(verdict.agrees == AGREES for verdict in self.verdicts)
-        return f"{self.title}: {agree} of {len(self.verdicts)} claims agree"
+        words = {AGREES: "agree", DIFFERS: "do not", OPEN: "cannot be told here"}
+        counts = {word: sum(each.agrees == kind for each in self.verdicts) for kind, word in words.items()}
+        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "agree")
+        return f"{self.title}: of {len(self.verdicts)} claims {told}"
 
 
 def write(page: Page, folder: Path) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+PERCENT = (0.0, 100.0)
 AGREES, DIFFERS, OPEN = "agrees", "does not agree", "cannot be told here"
 
 
@@ -25,14 +26,17 @@ class Interval:
         return f"{value} [{low}, {high}]" if self.seeds > 1 else value
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """t(S − 1)·s/√S around the mean of (S,) values; with few seeds it is wide, as it should be."""
+def over_seeds(values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
+    """t(S − 1)·s/√S around the mean of (S,) values; with few seeds it is wide, as it should be.
+
+    :param bounds: what a value cannot leave.
+    """
     array = np.asarray(values, np.float64)
     mean, count = float(array.mean()), len(array)
     if count == 1:
-        return Interval(mean, -np.inf, np.inf, 1)
+        return Interval(mean, *bounds, 1)
     half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * array.std(ddof=1) / np.sqrt(count))
-    return Interval(mean, mean - half, mean + half, count)
+    return Interval(mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]), count)
 
 
 def over_seeds_of_logs(values: Sequence[float]) -> Interval:
