@@ -187,7 +187,21 @@ def test_a_run_that_another_command_holds_is_left_to_it(small_index, tmp_path):
     with join("cpu") as ranks, held:
         members = Members({("a", 0): config, ("b", 0): free}, ranks)
         assert [key for key, _ in members] == [("b", 0)]
-        assert members.elsewhere == [config.name]
+        assert members.elsewhere == [("a", 0)]
+
+
+def test_a_run_that_another_command_has_let_go_of_is_taken_at_the_end(small_index, tmp_path):
+    """Two commands that end together: each asks again for what the other held."""
+    config = quick_config(small_index, tmp_path, model__width=0.25)
+    held = claim(config.folder)
+    with join("cpu") as ranks:
+        members = Members({("a", 0): config, ("b", 0): config.model_copy(update={"name": "free"})}, ranks)
+        seen = []
+        for key, _ in members:
+            seen.append(key)
+            held.close()
+    assert seen == [("b", 0), ("a", 0)]
+    assert members.elsewhere == []
 
 
 def test_what_depth_cannot_compare_is_told_before_anything_is_trained(small_index, tmp_path):

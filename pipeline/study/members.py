@@ -20,19 +20,29 @@ class Members:
 
     configs: dict[Key, TrainConfig]
     ranks: Ranks
-    elsewhere: list[str] = field(default_factory=list)
-    """Names of runs that another command holds: the study is not complete before they are done."""
+    elsewhere: list[Key] = field(default_factory=list)
+    """Runs that another command holds: the study is not complete before they are done."""
 
     def __iter__(self) -> Iterator[tuple[Key, Job]]:
-        """:raises UserError: there is no index, or it has no such split."""
-        for number, (key, config) in enumerate(self.configs.items(), 1):
+        """Every run once; those that another command held are asked for a second time at the end.
+
+        :raises UserError: there is no index, or it has no such split.
+        """
+        yield from self._pass(list(self.configs))
+        if self.elsewhere:
+            yield from self._pass(self.elsewhere)
+
+    def _pass(self, keys: list[Key]) -> Iterator[tuple[Key, Job]]:
+        self.elsewhere = []
+        for number, key in enumerate(keys, 1):
+            config = self.configs[key]
             lock = claim(config.folder) if self.ranks.first else None
             try:
                 if self.ranks.any(self.ranks.first and lock is None):
-                    self.elsewhere.append(config.name)
+                    self.elsewhere.append(key)
                     continue
                 if self.ranks.first:
-                    say(f"run {number} of {len(self.configs)}: {config.name}")
+                    say(f"run {number} of {len(keys)}: {config.name}")
                 yield key, Job(config, self.ranks, **splits(config))
             finally:
                 if lock:

@@ -55,7 +55,8 @@ def run(
     if not ranks.first:
         return None
     if members.elsewhere:
-        say(f"another command works on {', '.join(members.elsewhere)}; then this one writes the page")
+        names = ", ".join(trainings[key].name for key in members.elsewhere)
+        say(f"another command works on {names}; when it is done, the same command writes the page")
         return None
     page = STUDIES[kind].page(Trained(study, trainings))
     page.commands.append(command)
