@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.report.style import Look, new_figure, styled, title
+from pipeline.study.seeds import COSINE, over_seeds
 
 if TYPE_CHECKING:
     from pipeline.study.gradients import Looked
@@ -127,21 +128,23 @@ def shattering(looked: Looked, look: Look) -> Figure:
 
 
 def redraw(looked: Looked, look: Look) -> Figure:
-    from pipeline.study.seeds import over_seeds
-
-    lanes = [(net, step) for net in looked.nets for step in sorted({0, looked.steps(net)[-1]})]
+    """A lane for each net as drawn, with and without batch norm, and for the trained ones at the end."""
+    drawn = [net + word for word in ("", "-bare") for net in looked.nets]
+    lanes = [(member, 0) for member in drawn if member in looked.study.members]
+    lanes += [(net, looked.last) for net in looked.nets if len(looked.steps(net)) > 1]
     with styled(look):
-        figure = new_figure(look.width, 0.3 * len(lanes) + 0.8)
+        figure = new_figure(look.width, 0.28 * len(lanes) + 0.8)
         axes = figure.subplots()
-        for y, (net, step) in enumerate(lanes):
-            values, colour = looked.of(net, "redrawn", step), _colour(net, look)
-            found = over_seeds(values)
+        for y, (member, step) in enumerate(lanes):
+            values, colour = looked.of(member, "redrawn", step), _colour(member, look)
+            found = over_seeds(values, COSINE)
             if found.seeds > 1:
                 axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2)
             axes.plot(values, [y + 0.25] * len(values), "o", color=colour, markersize=2.5, alpha=0.7)
-            axes.plot([found.value], [y], "o", color=colour, markersize=5.5, fillstyle=_fill(net))
-        axes.set_yticks(range(len(lanes)), [f"{net}, step {step}" for net, step in lanes])
+            axes.plot([found.value], [y], "o", color=colour, markersize=5.5, fillstyle=_fill(member))
+        axes.set_yticks(range(len(lanes)), [f"{member}, step {step}" for member, step in lanes])
         axes.set_ylim(len(lanes) - 0.4, -0.6)
+        axes.set_xlim(-1.02, 1.02)
         axes.axvline(0, color=look.theme.muted, linewidth=0.8, zorder=1)
         axes.grid(False, axis="y")
         axes.grid(True, axis="x")
@@ -167,7 +170,7 @@ def _colour(net: str, look: Look) -> str:
 
 
 def _fill(net: str) -> str:
-    return "none" if net.endswith("20") else "full"
+    return "none" if "20" in net else "full"
 
 
 def _key(figure: Figure, nets: list[str], look: Look) -> None:

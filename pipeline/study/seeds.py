@@ -7,7 +7,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
-PERCENT = (0.0, 100.0)
+PERCENT, COSINE = (0.0, 100.0), (-1.0, 1.0)
+"""What errors and cosines cannot leave."""
 AGREES, DIFFERS, OPEN = "agrees", "does not agree", "cannot be told here"
 
 
