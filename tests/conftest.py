@@ -65,6 +65,15 @@ def small_index(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def other_index(tmp_path_factory) -> Path:
+    """Another task: three classes, 60 pictures to train on, 45 to test."""
+    out = tmp_path_factory.mktemp("other") / "index"
+    splits = {"train": drawn_pictures(60, 3, 10), "test": drawn_pictures(45, 3, 11)}
+    write_index(Source("other", list("xyz"), splits), out)
+    return out
+
+
 def config_tree(index: Path, runs: Path, **changes) -> dict:
     """A quick training config as a tree; ``changes`` are dotted keys with two underscores for the dot."""
     tree = {

@@ -320,8 +320,8 @@ def test_several_seeds_of_one_draw_are_one_fit(world):
     """VOC's and Aircraft's way: published splits, so nothing frozen is random but the shots."""
     config = parse(TransferConfig, tree(world, ASKED), "test")
     with join("cpu") as ranks:
-        _, task = stage_of(config, ranks)
-    kinds = [each.kind for each in planned(config, task)]
+        stage, task = stage_of(config, ranks)
+    kinds = [each.kind for each in planned(stage, task)]
     assert kinds == ["neighbours", "shots", "shots", "depth", "depth", "resolution"]
     check_analyses(config, [task], None)  # the checkpoint may not be there yet
 

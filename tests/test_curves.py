@@ -3,23 +3,11 @@
 import numpy as np
 import pytest
 import yaml
-from conftest import drawn_pictures
 
 from pipeline.config import Dataset, TransferConfig, UserError, dump, load, parse
 from pipeline.config.protocol import SHIPPED
 from pipeline.data.index import open_index
-from pipeline.data.prepare import write_index
-from pipeline.data.sources import Source
 from pipeline.transfer.task import Task
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    """Three classes, 60 pictures to learn from, 45 to test."""
-    out = tmp_path_factory.mktemp("curves") / "index"
-    splits = {"train": drawn_pictures(60, 3, 10), "test": drawn_pictures(45, 3, 11)}
-    write_index(Source("other", list("xyz"), splits), out)
-    return out
 
 
 def config(folder, *entries) -> TransferConfig:
@@ -57,8 +45,8 @@ def test_mistakes_are_a_line(tmp_path, keys, message):
     assert "\n" not in str(told.value)
 
 
-def test_part_of_the_test_is_the_same_pictures_for_all_seeds_and_points(index):
-    about = {"name": "x", "index": str(index), "validation": 0.25, "test_per_class": 4, "seeds": 3}
+def test_part_of_the_test_is_the_same_pictures_for_all_seeds_and_points(other_index):
+    about = {"name": "x", "index": str(other_index), "validation": 0.25, "test_per_class": 4, "seeds": 3}
     tasks = [Task.open(parse(Dataset, about | {"per_class": n}, "x"), 7, "datasets.0") for n in (4, None)]
     few, whole = tasks
     assert np.bincount(few.pool.labels).tolist() == [4, 4, 4]
@@ -69,7 +57,7 @@ def test_part_of_the_test_is_the_same_pictures_for_all_seeds_and_points(index):
     assert [len(task.draws[0].rows) for task in tasks] == [12, 60]
     assert len({tuple(each.rows) for each in few.draws}) == 3
     assert "all training pictures" in whole.about
-    everything = open_index(index).split("test")
+    everything = open_index(other_index).split("test")
     assert few.pool.fingerprint != everything.fingerprint
     with pytest.raises(UserError, match=r"datasets\.0\.test_per_class: .*class 0 has 15 pictures"):
         Task.open(parse(Dataset, about | {"test_per_class": 16}, "x"), 7, "datasets.0")

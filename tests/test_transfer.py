@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import door, drawn_pictures, quick_config
+from conftest import door, quick_config
 from torch import nn
 
 from pipeline.config import Pictures, TransferConfig, UserError, parse
 from pipeline.data.index import open_index
-from pipeline.data.prepare import write_index
-from pipeline.data.sources import Source
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
 from pipeline.train.start import build_model
@@ -33,15 +31,6 @@ def pretrained(small_index, tmp_path_factory):
         config = quick_config(small_index, runs, train__epochs=3.0)
         fit(Job(config, ranks, open_index(small_index).split("train")))
     return runs / "quick"
-
-
-@pytest.fixture(scope="module")
-def other_index(tmp_path_factory):
-    """Another task: three classes, 60 pictures to train on, 45 to test."""
-    out = tmp_path_factory.mktemp("other") / "index"
-    splits = {"train": drawn_pictures(60, 3, 10), "test": drawn_pictures(45, 3, 11)}
-    write_index(Source("other", list("xyz"), splits), out)
-    return out
 
 
 def transfer_tree(checkpoint, index, runs) -> dict:

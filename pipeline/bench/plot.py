@@ -1,5 +1,6 @@
 """The loader's benchmark as a picture: rates with their spread, and how they grow with threads; and bars."""
 
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -65,6 +66,52 @@ def lying(axes: Axes, heading: str, names: list[str], most: float, look: Look) -
     axes.tick_params(axis="y", labelcolor=look.theme.ink)
     axes.set_xlim(0, most)
     axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def draw_parts(
+    axes: Axes,
+    heading: str,
+    rows: dict[str, dict[str, float]],
+    most: float,
+    look: Look,
+    *,
+    named_from: float,
+    letters: int,
+) -> None:
+    """What each whole is made of: parts side by side in their order, in alternating shades; the longer ones
+    are named.
+
+    :param rows: by name of a bar its parts. :param most: the longest whole. :param named_from: the share of
+        it from which a part is named within its bar, in ``letters`` points.
+    """
+    lying(axes, heading, list(rows), 1.05 * most, look)
+    for place, parts in enumerate(rows.values()):
+        left = 0.0
+        for number, (part, size) in enumerate(parts.items()):
+            shade = look.theme.grid if number % 2 else look.theme.frozen
+            axes.barh(place, size, left=left, height=0.62, color=shade)
+            if size > named_from * most:
+                ink = look.theme.ink if number % 2 else look.theme.ground
+                middle = left + size / 2
+                axes.text(middle, place, part, ha="center", va="center", fontsize=letters, color=ink)
+            left += size
+
+
+def stacked(plots: list[tuple[int, Callable[[Axes], None]]], gap: float, look: Look) -> bytes | None:
+    """A PNG of plots of lying bars, one below the other; none of none.
+
+    :param plots: how many bars each has, and what draws them. :param gap: inches for what is around a plot.
+    """
+    if not plots:
+        return None
+    counts = [count for count, _ in plots]
+    with styled(look):
+        figure = new_figure(look.width, sum(0.28 * count + gap for count in counts))
+        every = figure.subplots(len(plots), 1, height_ratios=[count + 1 for count in counts], squeeze=False)
+        for axes, (_, draws) in zip(every[:, 0], plots, strict=True):
+            draws(axes)
+        figure.tight_layout()
+        return png(figure, PNG_LIMIT)
 
 
 def _scaling(axes: Axes, scaled: dict[str, list[tuple[int, float]]], look: Look) -> None:

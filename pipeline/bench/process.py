@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.preempt import STOP, Preempted
 
@@ -67,6 +67,18 @@ def command(
     return [python, *torchrun(ranks), "-m", "pipeline.bench.child", function, told]
 
 
+def program(words: list[str], log: IO[str], **environs: str) -> subprocess.Popen:
+    """Python with these words, in the repository's root; all it says goes to ``log``. For ``end``."""
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment() | environs,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
 def told(command: list[str], limit: float, **environs: str) -> dict[str, Any]:
     """The last line of what a command prints, as JSON, or {"failed": why, "errors": all it said}."""
     # Files, not pipes: a worker that outlives the child would keep a pipe open.
@@ -78,7 +90,7 @@ def told(command: list[str], limit: float, **environs: str) -> dict[str, Any]:
         except OSError as error:
             return {"failed": f"{command[0]}: {error.strerror}", "errors": ""}
         try:
-            _wait(child, limit)
+            wait(child, limit)
         except subprocess.TimeoutExpired:
             return {"failed": f"no result after {limit:.0f} s", "errors": ""}
         finally:
@@ -105,7 +117,7 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _wait(child: subprocess.Popen, limit: float) -> None:
+def wait(child: subprocess.Popen, limit: float) -> None:
     """:raises subprocess.TimeoutExpired: after ``limit`` seconds.
     :raises Preempted: this process was asked to stop.
     """

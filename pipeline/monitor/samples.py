@@ -37,16 +37,31 @@ def keep_samples(file: Path, loader: Loader, rows: np.ndarray, predictions: dict
 
     A picture that cannot be shown, or has a prediction of -1 because it could not, is left out.
     """
-    if not len(rows):
-        return
+    if len(rows):
+        known = np.all([said >= 0 for said in predictions.values()], axis=0)  # (K,), or true without any
+        keep_pictures(file, loader, rows, predictions, known)
+
+
+def keep_pictures(
+    file: Path,
+    loader: Loader,
+    rows: np.ndarray,
+    about: dict[str, np.ndarray],
+    known: np.ndarray | bool = True,
+) -> None:
+    """Writes pictures (K, S, S, 3) uint8, labels (``as_shown``), classes, and what is said about each, (K,),
+    as npz.
+
+    :param rows: K >= 1. :param known: (K,) which may be kept; of these, one that cannot be shown is left out.
+    """
     pixels, seen, labels = as_shown(loader, rows)
-    shown = np.all([seen, *(said >= 0 for said in predictions.values())], axis=0)  # (K,)
+    shown = seen & known
     whole = io.BytesIO()
     np.savez_compressed(
         whole,
         pictures=pixels[shown],
         labels=labels[shown],
         classes=np.array(loader.split.classes),
-        **{name: said[shown] for name, said in predictions.items()},
+        **{name: each[shown] for name, each in about.items()},
     )
     write_whole(file, whole.getvalue())

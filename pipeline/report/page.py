@@ -30,27 +30,39 @@ MOST_PICTURES = 24
 
 def html(run: Run, plots: Plots) -> str:
     """The page: no address outside it, pictures inline, light and dark, wide and narrow."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     lines = tables.rows(run.transfers)
-    return environment.get_template("page.html.j2").render(
+    return rendered(
+        Path(__file__).parent,
+        plots,
         **_common(run),
-        themes={"light": asdict(LIGHT), "dark": asdict(DARK)},
         rows=lines,
         slide=any(row.slide for row in lines),
         caption=tables.caption(run.transfers),
         modes=MODES,
         mode_names=MODE_NAMES,
         symbols=SYMBOLS,
-        plots={name: {look: data_uri(png) for look, png in looks.items()} for name, looks in plots.items()},
         transfers=[_transfer(run, transfer) for transfer in run.transfers],
         samples=_grid(run.samples),
         gains_reading=gains.READING,
+    )
+
+
+def rendered(folder: Path, plots: Plots, **values: Any) -> str:
+    """``page.html.j2`` of a folder with these values; pictures inline, and the themes' colours.
+
+    :raises jinja2.UndefinedError: the template asks for a value that is not given.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        themes={"light": asdict(LIGHT), "dark": asdict(DARK)},
+        plots={name: {look: data_uri(png) for look, png in looks.items()} for name, looks in plots.items()},
+        **values,
     )
 
 

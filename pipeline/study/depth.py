@@ -142,6 +142,4 @@ def _colours(number: int, look: Look) -> list[str]:
     """Shallow to deep; the two of the papers' figures are told apart by any eye."""
     theme = look.theme
     few = [theme.frozen, theme.finetuned, theme.test, theme.val, theme.muted, theme.wrong, theme.ink]
-    if number == 2:
-        return few[:2]
     return [few[i % len(few)] for i in range(number)]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.report.style import Look, new_figure, styled, title
+from pipeline.study.compared import lane
 from pipeline.study.seeds import COSINE, over_seeds
 
 if TYPE_CHECKING:
@@ -136,12 +137,9 @@ def redraw(looked: Looked, look: Look) -> Figure:
         figure = new_figure(look.width, 0.28 * len(lanes) + 0.8)
         axes = figure.subplots()
         for y, (member, step) in enumerate(lanes):
-            values, colour = looked.of(member, "redrawn", step), _colour(member, look)
-            found = over_seeds(values, COSINE)
-            if found.seeds > 1:
-                axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2)
-            axes.plot(values, [y + 0.25] * len(values), "o", color=colour, markersize=2.5, alpha=0.7)
-            axes.plot([found.value], [y], "o", color=colour, markersize=5.5, fillstyle=_fill(member))
+            values = looked.of(member, "redrawn", step)
+            found, colour = over_seeds(values, COSINE), _colour(member, look)
+            lane(axes, y, values, found, colour, fill=_fill(member))
         axes.set_yticks(range(len(lanes)), [f"{member}, step {step}" for member, step in lanes])
         axes.set_ylim(len(lanes) - 0.4, -0.6)
         axes.set_xlim(-1.02, 1.02)

@@ -170,7 +170,7 @@ def _identity(looked: Looked) -> list[Verdict]:
             "the lectures; He et al. 2016 (arXiv:1603.05027), equation 5",
             f"mean eigenvalue with shortcut {over_seeds(means['resnet20']).told('{:.2f}')}, without "
             f"{over_seeds(means['plain20']).told('{:.2f}')}",
-            judge(Interval(gap.value, gap.low, gap.high, gap.seeds), 0.5),
+            judge(gap, 0.5),
         )
     ]
 

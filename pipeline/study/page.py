@@ -1,16 +1,14 @@
 """A study's page, from the same parts as Markdown, HTML and PNG: claimed, run, found, agrees or not."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 
 from pipeline.files import write_whole
-from pipeline.report.page import data_uri
-from pipeline.report.style import DARK, LIGHT, LOOKS, PNG_LIMIT, Look, png
+from pipeline.report.page import Plots, rendered
+from pipeline.report.style import LOOKS, PNG_LIMIT, Look, png
 from pipeline.study.seeds import AGREES, DIFFERS, OPEN
 
 
@@ -90,19 +88,6 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
 
 
-def html(page: Page, drawn: dict[str, dict[str, bytes]]) -> str:
+def html(page: Page, drawn: Plots) -> str:
     """One file: no address outside it, light and dark, wide and narrow."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    plots: dict[str, Any] = {
-        name: {look: data_uri(content) for look, content in looks.items()} for name, looks in drawn.items()
-    }
-    themes = {"light": asdict(LIGHT), "dark": asdict(DARK)}
-    return environment.get_template("page.html.j2").render(
-        page=page, plots=plots, themes=themes, right=AGREES
-    )
+    return rendered(Path(__file__).parent, drawn, page=page, right=AGREES)

@@ -10,7 +10,7 @@ from pipeline.models import ConvNet, cost
 from pipeline.models.cost import saved
 from pipeline.models.pattern import IMAGENET, Pattern, Stem
 from pipeline.report.style import Look, new_figure, styled, title
-from pipeline.study.compared import costs, table
+from pipeline.study.compared import costs, lane, table
 from pipeline.study.members import Key
 from pipeline.study.page import Page, Panel, Table, Verdict
 from pipeline.study.seeds import judge, over_seeds
@@ -99,11 +99,7 @@ def chart(trained: Trained, look: Look) -> Figure:
         title(axes, "Test error, %", look)
         for place, kind in enumerate(KINDS):
             errors = trained.errors(kind, "val")
-            found, colour = over_seeds(errors), look.theme.frozen
-            if found.seeds > 1:
-                axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2)
-            axes.plot(errors, [place + 0.22] * len(errors), "o", color=colour, markersize=2.5, alpha=0.7)
-            axes.plot([found.value], [place], "o", color=colour, markersize=5.5)
+            lane(axes, place, errors, over_seeds(errors), look.theme.frozen)
         axes.set_yticks(range(len(KINDS)), KINDS)
         axes.set_ylim(len(KINDS) - 0.4, -0.6)
         axes.grid(False, axis="y")

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from pipeline.config import StudyConfig, TrainConfig, UserError
 from pipeline.report.style import Look, new_figure, styled, title
-from pipeline.study.compared import table
+from pipeline.study.compared import lane, table
 from pipeline.study.members import Key
 from pipeline.study.page import Page, Panel, Verdict
 from pipeline.study.seeds import judge, over_seeds
@@ -72,12 +72,7 @@ def chart(trained: Trained, look: Look) -> Figure:
             title(axes, f"Test error, %, {name}", look)
             for place, depth in enumerate(DEPTHS):
                 errors = trained.errors(f"vgg{depth}{word}", "val")
-                found = over_seeds(errors)
-                colour = look.theme.frozen
-                if found.seeds > 1:
-                    axes.plot([place, place], [found.low, found.high], color=colour, linewidth=2)
-                axes.plot([place + 0.12] * len(errors), errors, "o", color=colour, markersize=2.5, alpha=0.7)
-                axes.plot([place], [found.value], "o", color=colour, markersize=5.5)
+                lane(axes, place, errors, over_seeds(errors), look.theme.frozen, upright=True)
             axes.set_xticks(range(len(DEPTHS)), [str(depth) for depth in DEPTHS])
             axes.set_xlim(-0.5, len(DEPTHS) - 0.5)
             axes.set_xlabel("layers with weights")

@@ -7,6 +7,7 @@ seeds; all else is asked once for each seed of the task.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.progress import Bar, say
 from pipeline.transfer.answers import Answers
 from pipeline.transfer.atlas import keep_map
 from pipeline.transfer.backbone import LAST, Backbone
-from pipeline.transfer.frozen import Found, few, nearest, probed
+from pipeline.transfer.frozen import Found, Seen, few, nearest, probed
 from pipeline.transfer.modes import Stage
 from pipeline.transfer.scored import Scored
 from pipeline.transfer.statistics import interval
@@ -40,11 +41,11 @@ class Analysis:
         return self.kind if self.x is None else f"{self.kind}-{self.x}"
 
 
-def planned(config: TransferConfig, task: Task) -> list[Analysis]:
+def planned(stage: Stage, task: Task) -> list[Analysis]:
     """In the order of the report; a resolution that is the frozen mode's own is not asked twice."""
-    asked, seeds = config.frozen, task.dataset.seeds
+    asked, seeds = stage.config.frozen, task.dataset.seeds
     shots = [] if task.multilabel else sorted(asked.shots)
-    own = _shown(config, task).evaluation_size
+    own = stage.pictures(task, "frozen").evaluation_size
     return [
         *([Analysis("neighbours", None, seeds)] if asked.neighbours else []),
         *(Analysis("shots", number, asked.draws) for number in shots),
@@ -108,22 +109,25 @@ def analyse(stage: Stage, task: Task) -> None:
     config, ranks, name = stage.config, stage.ranks, task.dataset.name
     missing = [
         (each, number)
-        for each in planned(config, task)
+        for each in planned(stage, task)
         for number, file in enumerate(_files(stage, task, each))
         # On every rank, so that all of them end on a mistake.
         if not Answers.known(file, _identity(stage, task, each, number))
     ]
     missing = ranks.gather(missing)[0]
     with Bar(f"{name} analyses", len(missing), "fits", ranks.first and bool(missing)) as bar:
-        for each, number in missing:
-            ranks.stop_if_asked(f"before {name} {each.name}, run {number}")
-            answers, chosen, _ = _answers(stage, task, each, number)
-            if ranks.first:
-                seed, identity = number % task.dataset.seeds, _identity(stage, task, each, number)
-                labels, rows = task.labels(task.test(seed)), task.draws[seed].tested
-                found = Answers(answers, labels, rows, chosen, identity)
-                found.keep(_files(stage, task, each)[number])
-            bar.advance()
+        # What follows one another and needs the same features asks the cache for them once.
+        for (shown, depths), fits in groupby(missing, lambda one: _needs(stage, task, one[0])):
+            seen = stage.seen(task, shown, depths)
+            for each, number in fits:
+                ranks.stop_if_asked(f"before {name} {each.name}, run {number}")
+                if ranks.first:
+                    answers, chosen, _ = _answers(stage, task, each, number, seen)
+                    seed, identity = number % task.dataset.seeds, _identity(stage, task, each, number)
+                    labels, rows = task.labels(task.test(seed)), task.draws[seed].tested
+                    found = Answers(answers, labels, rows, chosen, identity)
+                    found.keep(_files(stage, task, each)[number])
+                bar.advance()
     if config.frozen.map:
         seen = stage.seen(task, stage.pictures(task, "frozen"))[LAST]
         if ranks.first:
@@ -137,8 +141,8 @@ def concluded(stage: Stage, task: Task, result: dict) -> list[dict]:
 
     The frozen mode's own figure is among the depths and resolutions, with ``mode``.
     """
-    found = [_concluded(stage, task, each) for each in planned(stage.config, task)]
-    own = _shown(stage.config, task).evaluation_size
+    found = [_concluded(stage, task, each) for each in planned(stage, task)]
+    own = stage.pictures(task, "frozen").evaluation_size
     for kind, x in (("depth", LAST), ("resolution", own)):
         places = [number for number, each in enumerate(found) if each["kind"] == kind]
         if places:
@@ -164,26 +168,30 @@ def _concluded(stage: Stage, task: Task, analysis: Analysis) -> dict:
     return about | vars(scored.estimate()) | {"results": rows}
 
 
-def _answers(stage: Stage, task: Task, analysis: Analysis, number: int) -> Found:
-    """All ranks compute features; the first one alone fits, the others' answers are empty."""
-    config, shown = stage.config, _shown(stage.config, task)
-    seed = number % task.dataset.seeds
-    if task.fixed and number > 0 and analysis.kind != "shots":  # nothing in it is random
-        first = Answers.read(_files(stage, task, analysis)[0]) if stage.ranks.first else None
-        return (first.answers, first.chosen, None) if first else (np.empty(0, np.int64), {}, None)
-    depth = analysis.x if analysis.kind == "depth" else LAST
-    depths = config.frozen.depths if analysis.kind == "depth" else [LAST]
+def _needs(stage: Stage, task: Task, analysis: Analysis) -> tuple[Pictures, Sequence[str]]:
+    """How its pictures are shown, and the depths whose features come with its own."""
+    shown = stage.pictures(task, "frozen")
     if analysis.kind == "resolution":
         shown = _at(shown, analysis.x)
-    seen = stage.seen(task, shown, depths)[depth]
-    if not stage.ranks.first:
-        return np.empty(0, np.int64), {}, None
+    return shown, stage.config.frozen.depths if analysis.kind == "depth" else [LAST]
+
+
+def _answers(stage: Stage, task: Task, analysis: Analysis, number: int, seen: dict[str, Seen]) -> Found:
+    """On the first rank, which alone fits.
+
+    :param seen: features by depth, as ``_needs`` has them.
+    """
+    config, seed = stage.config, number % task.dataset.seeds
+    if task.fixed and number > 0 and analysis.kind != "shots":  # nothing in it is random
+        first = Answers.read(_files(stage, task, analysis)[0])
+        return first.answers, first.chosen, None
+    own = seen[analysis.x if analysis.kind == "depth" else LAST]
     if analysis.kind == "neighbours":
-        return nearest(seen, seed, config.frozen.neighbours)
+        return nearest(own, seed, config.frozen.neighbours)
     if analysis.kind == "shots":
-        return few(seen, seed, analysis.x, config.seed + number)
+        return few(own, seed, analysis.x, config.seed + number)
     title = f"{task.dataset.name} {analysis.name}, seed {config.seed + number}"
-    return probed(seen, seed, config.frozen.search, title)
+    return probed(own, seed, config.frozen.search, title)
 
 
 def _identity(stage: Stage, task: Task, analysis: Analysis, number: int) -> dict:
@@ -191,7 +199,7 @@ def _identity(stage: Stage, task: Task, analysis: Analysis, number: int) -> dict
     identity = stage.identity(task, "frozen", number % task.dataset.seeds)
     identity |= {"seed": stage.config.seed + number, "analysis": analysis.kind, "x": analysis.x}
     if analysis.kind == "resolution":
-        identity["pictures"] = _at(_shown(stage.config, task), analysis.x).model_dump()
+        identity["pictures"] = _at(stage.pictures(task, "frozen"), analysis.x).model_dump()
     if analysis.kind == "neighbours":
         identity["neighbours"] = sorted(stage.config.frozen.neighbours)
     searching = {"neighbours": ["search"], "shots": ["search", "validation", "choose_by", "metric"]}
@@ -201,11 +209,6 @@ def _identity(stage: Stage, task: Task, analysis: Analysis, number: int) -> dict
 def _files(stage: Stage, task: Task, analysis: Analysis) -> list[Path]:
     folder = stage.config.folder / "transfer" / task.dataset.name / "analyses"
     return [folder / f"{analysis.name}-{number}.npz" for number in range(analysis.runs)]
-
-
-def _shown(config: TransferConfig, task: Task) -> Pictures:
-    resize = task.dataset.resize
-    return resize.of(config.pictures) if resize else config.pictures
 
 
 def _at(pictures: Pictures, side: int) -> Pictures:

@@ -9,8 +9,6 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from pipeline.files import write_whole
@@ -46,6 +44,10 @@ def keep_map(seen: Seen, most: int, identity: dict, file: Path) -> None:
 
 def places(features: np.ndarray) -> np.ndarray:
     """(K, D) features, K >= 4, to (K, 2) float32; the same ones on the same machine."""
+    # A second to import, on every rank: none of them may be asked for a map.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     # Sums over threads come in any order, and t-SNE makes other maps of other roundings.
     with threadpool_limits(1):
         components = min(COMPONENTS, *features.shape)

@@ -1,13 +1,11 @@
 """The surest mistakes of each mode, for the report: the pictures, what was said of them and how surely."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.data.loader import Loader
-from pipeline.files import write_whole
-from pipeline.monitor.samples import as_shown
+from pipeline.monitor.samples import keep_pictures
 from pipeline.transfer.answers import Answers
 
 MOST = 8
@@ -45,15 +43,5 @@ def keep_mistakes(file: Path, loader: Loader, runs: dict[str, Answers]) -> None:
         file.unlink(missing_ok=True)
         return
     modes = np.repeat(list(found), [len(places) for places, *_ in found.values()])
-    pixels, shown, labels = as_shown(loader, rows)
-    whole = io.BytesIO()
-    np.savez_compressed(
-        whole,
-        pictures=pixels[shown],
-        labels=labels[shown],
-        classes=np.array(loader.split.classes),
-        modes=modes[shown],
-        said=said[shown],
-        confidence=sure[shown].astype(np.float32),
-    )
-    write_whole(file, whole.getvalue())
+    about = {"modes": modes, "said": said, "confidence": sure.astype(np.float32)}
+    keep_pictures(file, loader, rows, about)

@@ -29,6 +29,10 @@ def missing(found: Found | None) -> bool:
     return found is None or "failed" in found or "left" in found
 
 
+def complete(cases: Sequence[Case], found: dict[str, Found]) -> bool:
+    return not any(missing(found.get(case["name"])) for case in cases)
+
+
 def worked(
     plan: Plan, function: str, cases: Sequence[Case], before: dict[str, Found], until: float, **words: Any
 ) -> Iterator[dict[str, Found]]:

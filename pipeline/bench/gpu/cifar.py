@@ -5,7 +5,6 @@ all together are no quicker than it was alone, they are stopped, saved, and wait
 """
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 from pipeline.bench.gpu.plan import Plan
 from pipeline.bench.gpu.rows import every, trained
-from pipeline.bench.process import ROOT, end, environment, last_line, stop_if_asked
+from pipeline.bench.process import ROOT, end, last_line, program, stop_if_asked
 from pipeline.preempt import PREEMPTED
 
 SAVING = 25.0
@@ -113,12 +112,9 @@ class Pool:
 
     def _start(self, name: str) -> None:
         log = (self.folder / f"{name}.log").open("a")
-        words = [sys.executable, "-m", "launch.train", str(ROOT / "configs" / "cifar10" / f"{name}.yaml")]
+        words = ["-m", "launch.train", str(ROOT / "configs" / "cifar10" / f"{name}.yaml")]
         words += overrides(self.plan, self.folder, name)
-        child = subprocess.Popen(
-            words, cwd=ROOT, env=environment(), stdout=log, stderr=log, start_new_session=True
-        )
-        self._runs.append(Run(name, child, log, time.time()))
+        self._runs.append(Run(name, program(words, log), log, time.time()))
 
     def _reap(self) -> None:
         for run in [run for run in self._runs if run.child.poll() is not None]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench.gpu.cases import Case, Found, missing, worked
+from pipeline.bench.gpu.cases import Case, Found, complete, missing, worked
 from pipeline.bench.gpu.plan import Plan
 from pipeline.bench.loading import check, class_root
 from pipeline.bench.photographs import debian_photographs, make
@@ -18,20 +18,20 @@ PREPARE = 120.0
 
 
 def run(plan: Plan, before: dict[str, Any], until: float, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """``cases`` by name, ``pictures``, and their mean ``kilobytes``.
+    """``cases`` by name, and how many ``pictures`` there are.
 
     :raises UserError: there are no pictures, and none can be made.
     """
-    wanted = cases(plan, prepared(plan)) if not before.get("complete") else []
-    if not wanted:
+    if before.get("complete"):
         return
+    indexes, pictures = prepared(plan)
+    wanted = cases(plan, indexes)
     for told in worked(plan, FUNCTION, wanted, before.get("cases", {}), until):
-        complete = not any(missing(told.get(case["name"])) for case in wanted)
-        yield {"cases": told, "pictures": wanted[0]["pictures"], "complete": complete}
+        yield {"cases": told, "pictures": pictures, "complete": complete(wanted, told)}
 
 
-def prepared(plan: Plan) -> dict[str, Path]:
-    """Two indexes of the pictures, by how they lie there."""
+def prepared(plan: Plan) -> tuple[dict[str, Path], int]:
+    """Two indexes of the pictures, by how they lie there; and their number."""
     folder = plan.folder("pictures")
     pictures = plan.pictures or make(debian_photographs(), plan.work / "pictures", plan.sizes.pictures)
     root = class_root(pictures)
@@ -42,7 +42,7 @@ def prepared(plan: Plan) -> dict[str, Path]:
     told = ask("pipeline.bench.gpu.loading:write", words, cores(plan.threads), PREPARE)
     if "failed" in told:
         raise RuntimeError(f"index of {root}: {told['failed']}")
-    return indexes
+    return indexes, told["pictures"]
 
 
 def cases(plan: Plan, indexes: dict[str, Path]) -> list[Case]:
@@ -52,9 +52,6 @@ def cases(plan: Plan, indexes: dict[str, Path]) -> list[Case]:
     settings += [
         (name, first, threads) for threads in (some // 2, some // 4) if threads for name in (FILES, PACKED)
     ]
-    pictures = sum(
-        1 for path in class_root(plan.pictures or plan.work / "pictures").glob("*/**/*") if path.is_file()
-    )
     return [
         {
             "name": f"{name}, hardware {share:g}, {threads} threads",
@@ -66,7 +63,6 @@ def cases(plan: Plan, indexes: dict[str, Path]) -> list[Case]:
             "size": plan.sizes.size,
             "seconds": plan.sizes.seconds,
             "repeats": plan.sizes.repeats,
-            "pictures": pictures,
             "half": plan.gpu,
             "least": LEAST if plan.gpu else 0.0,
         }

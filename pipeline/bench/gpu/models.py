@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.bench.gpu.cases import missing, worked
+from pipeline.bench.gpu.cases import complete, worked
 from pipeline.bench.gpu.kinds import STEPS, of_others
 from pipeline.bench.gpu.plan import Plan
 
@@ -12,5 +12,4 @@ def run(plan: Plan, before: dict[str, Any], until: float) -> Iterator[dict[str, 
     """``cases`` by name, "NETWORK: STEP"."""
     wanted = of_others(plan)
     for found in worked(plan, STEPS, wanted, before.get("cases", {}), until):
-        complete = not any(missing(found.get(case["name"])) for case in wanted)
-        yield {"cases": found, "complete": complete}
+        yield {"cases": found, "complete": complete(wanted, found)}

@@ -9,6 +9,12 @@ FILE = "GPU_TEST_OUTCOMES"
 """Environment: the file that the lines go to."""
 
 
+def pytest_configure(config: Any) -> None:
+    """Processes that run tests for another one (pytest-xdist) report to it, and it writes."""
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.unregister(name=__name__)
+
+
 def pytest_runtest_logreport(report: Any) -> None:
     """Of a test that ran, its call; of one that did not, what came before."""
     if report.when != "call" and report.outcome == "passed":

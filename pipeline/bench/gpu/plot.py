@@ -1,37 +1,27 @@
 """The GPU's benchmark as a picture: pictures/s of everybody, and what a step's time is made of."""
 
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from pipeline.bench.gpu import goals, loader, roofline
 from pipeline.bench.gpu.cases import missing
-from pipeline.bench.plot import LIGHT, Line, draw_bars, lying
+from pipeline.bench.plot import LIGHT, Line, draw_bars, draw_parts, stacked
 from pipeline.bench.step.plan import OURS
-from pipeline.report.style import PNG_LIMIT, Look, new_figure, png, styled
-
-NAMED_FROM = 0.07
-"""Share of the longest step from which a class is named within its bar."""
+from pipeline.report.style import Look
 
 
 def draw(results: dict[str, Any], look: Look = LIGHT) -> bytes | None:
     """A PNG; none where nothing of it was measured."""
-    bars = rates(results.get("throughput", {}), results["setting"]["model"])
+    plots, model = [], results["setting"]["model"]
+    if bars := rates(results.get("throughput", {}), model):
+        heading = f"Pictures/s: {model}"
+        plots.append((len(bars), partial(draw_bars, heading=heading, bars=bars, look=look)))
     cases = results.get("roofline", {}).get("cases", {})
-    steps = {name: cases[name] for name in roofline.PROFILES if not missing(cases.get(name))}
-    plots = [count for count in (len(bars), len(steps)) if count]
-    if not plots:
-        return None
-    with styled(look):
-        figure = new_figure(look.width, sum(0.28 * count + 0.8 for count in plots))
-        every = figure.subplots(len(plots), 1, height_ratios=[count + 1 for count in plots], squeeze=False)
-        places = iter(every[:, 0])
-        if bars:
-            draw_bars(next(places), f"Pictures/s: {results['setting']['model']}", bars, look)
-        if steps:
-            _classes(next(places), steps, look)
-        figure.tight_layout()
-        return png(figure, PNG_LIMIT)
+    if steps := {name: cases[name] for name in roofline.PROFILES if not missing(cases.get(name))}:
+        plots.append((len(steps), partial(_classes, steps=steps, look=look)))
+    return stacked(plots, 0.8, look)
 
 
 def rates(found: dict[str, Any], model: str) -> list[Line]:
@@ -57,23 +47,7 @@ def rates(found: dict[str, Any], model: str) -> list[Line]:
 
 
 def _classes(axes: Axes, steps: dict[str, Any], look: Look) -> None:
-    """Classes of kernels side by side, the longest one first."""
-    lying(
-        axes,
-        "Milliseconds of a step",
-        list(steps),
-        1.05 * max(one["step_ms"] for one in steps.values()),
-        look,
-    )
+    """Classes of kernels, the longest one first."""
     most = max(one["step_ms"] for one in steps.values())
-    for place, one in enumerate(steps.values()):
-        left = 0.0
-        for number, (kind, milliseconds) in enumerate(one["classes"].items()):
-            shade = look.theme.grid if number % 2 else look.theme.frozen
-            axes.barh(place, milliseconds, left=left, height=0.62, color=shade)
-            if milliseconds > NAMED_FROM * most:
-                ink = look.theme.ink if number % 2 else look.theme.ground
-                axes.text(
-                    left + milliseconds / 2, place, kind, ha="center", va="center", fontsize=6, color=ink
-                )
-            left += milliseconds
+    parts = {name: one["classes"] for name, one in steps.items()}
+    draw_parts(axes, "Milliseconds of a step", parts, most, look, named_from=0.07, letters=6)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from pipeline.bench.gpu.outcomes import FILE
 from pipeline.bench.gpu.plan import Plan
-from pipeline.bench.process import ROOT, end, environment, stop_if_asked
+from pipeline.bench.process import ROOT, end, last_line, program, stop_if_asked
 
 LOOK = 2.0
 """Seconds between looks at what is known."""
@@ -23,28 +22,13 @@ def run(plan: Plan, before: dict[str, Any], until: float) -> Iterator[dict[str, 
     folder = plan.folder("tests")
     file, log = folder / "outcomes.jsonl", folder / "pytest.log"
     file.unlink(missing_ok=True)
-    words = [
-        "-m",
-        "pytest",
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        "-m",
-        "gpu",
-        "-q",
-        "-p",
-        "pipeline.bench.gpu.outcomes",
-    ]
-    # One after the other: they share one GPU.
-    words += ["-n0", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp"), *map(str, plan.tests)]
+    words = ["-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-m", "gpu", "-q"]
+    words += ["-p", "pipeline.bench.gpu.outcomes", "-p", "no:cacheprovider"]
+    # A process a file: they share one GPU, and most of their time is the starts of processes.
+    words += ["-n", str(len(plan.tests)), "--dist", "loadfile"]
+    words += ["--basetemp", str(folder / "tmp"), *map(str, plan.tests)]
     with log.open("w") as told:
-        child = subprocess.Popen(
-            [sys.executable, *words],
-            cwd=ROOT,
-            env=environment() | {FILE: str(file)},
-            stdout=told,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        child = program(words, told, **{FILE: str(file)})
         try:
             while child.poll() is None and time.time() < until:
                 stop_if_asked()
@@ -58,7 +42,8 @@ def run(plan: Plan, before: dict[str, Any], until: float) -> Iterator[dict[str, 
     if late:
         yield found | {"left": "no time for the rest of the tests"}
     elif not found["outcomes"]:
-        raise RuntimeError(f"pytest ended with code {child.returncode}: {_last(log)}")
+        said = last_line(log.read_text(errors="replace")) or "nothing said"
+        raise RuntimeError(f"pytest ended with code {child.returncode}: {said}")
     else:
         yield found | {"complete": not found["counts"].get("failed")}
 
@@ -68,8 +53,3 @@ def figures(file: Path) -> dict[str, Any]:
     lines = file.read_text().splitlines() if file.exists() else []
     outcomes = [json.loads(line) for line in lines]
     return {"outcomes": outcomes, "counts": dict(Counter(one["outcome"] for one in outcomes))}
-
-
-def _last(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "nothing said"

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.bench.gpu import loader, whole
-from pipeline.bench.gpu.cases import missing, worked
+from pipeline.bench.gpu.cases import complete, worked
 from pipeline.bench.gpu.kinds import STEPS, of_model
 from pipeline.bench.gpu.plan import Plan
 from pipeline.bench.process import reason
@@ -73,7 +73,7 @@ def steps(
 ) -> Iterator[dict[str, Any]]:
     wanted = of_model(plan)
     for cases in worked(plan, STEPS, wanted, before.get("cases", {}), until):
-        yield {"cases": cases, "complete": not any(missing(cases.get(case["name"])) for case in wanted)}
+        yield {"cases": cases, "complete": complete(wanted, cases)}
 
 
 PARTS = {"contest": contest, "steps": steps, "loader": loader.run, "whole": whole.run}

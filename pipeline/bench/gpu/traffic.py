@@ -4,10 +4,10 @@ Each operation reads its inputs and writes its outputs once in memory: what a ca
 what a kernel reads twice. *Fused* is what is left where batch norm, the addition of the shortcut and ReLU are
 one pass over memory, in both directions. Passes over a tensor, forward + backward:
 
-    batch norm        3 + 5   statistics, then normalise; backward reduces over input and gradient, then uses
-    both ReLU, in place    2 + 3   fused: none addition          3 + 3   backward adds the gradients of both
-    branches; fused: 1 + 1 convolution       input and output, for the result, for the input's gradient and
-    for the weights'
+- batch norm: 3 + 5; statistics, then normalise; backward reduces over input and gradient, then uses both
+- ReLU, in place: 2 + 3; fused: none
+- addition: 3 + 3; backward adds the gradients of both branches; fused: 1 + 1
+- convolution: input and output, for the result, for the input's gradient and for the weights'
 """
 
 from collections import Counter

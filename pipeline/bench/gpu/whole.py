@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +14,7 @@ import yaml
 from pipeline.bench.gpu import loader
 from pipeline.bench.gpu.plan import Plan
 from pipeline.bench.gpu.rows import every, trained
-from pipeline.bench.process import ROOT, end, environment, last_line, stop_if_asked
+from pipeline.bench.process import end, last_line, program, wait
 from pipeline.bench.ratios import Spread
 
 SKIPPED = 2
@@ -40,15 +39,10 @@ def run(plan: Plan, before: dict[str, Any], until: float, found: dict[str, Any])
     config = write_config(plan, folder, best)
     log = folder / "train.log"
     with log.open("w") as told:
-        words = [sys.executable, "-m", "launch.train", str(config)]
-        child = subprocess.Popen(
-            words, cwd=ROOT, env=environment(), stdout=told, stderr=told, start_new_session=True
-        )
+        child = program(["-m", "launch.train", str(config)], told)
         try:
-            while child.poll() is None and time.time() < until:
-                stop_if_asked()
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(0.5)
+            with suppress(subprocess.TimeoutExpired):
+                wait(child, until - time.time())
         finally:
             end(child)
     rows = trained(every(folder / "runs" / "whole"))

@@ -59,7 +59,7 @@ def plan_of(words: argparse.Namespace) -> Plan:
         pictures=words.pictures and words.pictures.absolute(),
         cifar=words.cifar and words.cifar.absolute(),
         together=words.together,
-        limits=SECONDS | {"cifar": words.cifar_seconds, "tests": SECONDS["tests"]},
+        limits=SECONDS | {"cifar": words.cifar_seconds},
         again=words.again,
     )
 
