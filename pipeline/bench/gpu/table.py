@@ -52,8 +52,9 @@ def _throughput(found: dict[str, Any], setting: dict[str, Any]) -> list[str]:
     lines += [f"- {title}: {rate:,.0f} pictures/s." for _, title, rate in goals.PUBLISHED] + [""]
     contest = found.get("contest", {})
     if "faster" in contest:
+        how = "ours, compiled," if contest["compiled"] else "ours, not compiled,"
         lines += [
-            f"In turns, {setting['rounds']} rounds of {setting['steps']} steps: ours, compiled, "
+            f"In turns, {setting['rounds']} rounds of {setting['steps']} steps: {how} "
             f"{spread(contest[OURS], ',.0f')}; torchvision's {spread(contest['torchvision'], ',.0f')}; ratio "
             f"{spread(contest['faster'], '.2f')} (within rounds).",
             "",
@@ -93,7 +94,12 @@ def _steps(cases: dict[str, Any]) -> list[str]:
 
 
 def _without(cases: dict[str, Any]) -> list[str]:
-    lines = [f"- {name}: {one.get('failed') or one['left']}." for name, one in cases.items() if missing(one)]
+    """Why there are no figures; a line for all that have the same reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, one in cases.items():
+        if missing(one):
+            reasons.setdefault(one.get("failed") or one["left"], []).append(name)
+    lines = [f"- {'; '.join(names)}: {why}." for why, names in reasons.items()]
     return [*lines, ""] if lines else []
 
 
