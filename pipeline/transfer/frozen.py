@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 from pipeline.config import Pictures, TransferConfig
@@ -28,12 +29,14 @@ labels; what was chosen without them, for the result's row; and predictions' con
 class Seen:
     """:ivar used: rows of ``task.learned`` that are learned from, chosen on or tested on under some seed,
     ascending. :ivar learned: their features, (U, D) float32. :ivar pool: of the task's pool, (P, D) float32.
+    :ivar device: where classifiers are fitted and neighbours are sought.
     """
 
     task: Task
     used: np.ndarray
     learned: np.ndarray
     pool: np.ndarray
+    device: torch.device
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """(len(rows), D) of rows of ``task.learned``."""
@@ -66,7 +69,7 @@ def see(
 
     learned = features(task.learned.take(used), "training features")
     pool = learned if task.pool is task.learned else features(task.pool, "test features")
-    return {depth: Seen(task, used, learned[depth], pool[depth]) for depth in depths}
+    return {depth: Seen(task, used, learned[depth], pool[depth], ranks.device) for depth in depths}
 
 
 def probed(seen: Seen, number: int, search: str, title: str) -> Found:
@@ -78,7 +81,7 @@ def probed(seen: Seen, number: int, search: str, title: str) -> Found:
     splits = [np.searchsorted(seen.used, rows) for rows in task.draws[number].choosing]
     classes, labels = len(task.learned.classes), task.labels(task.learned)[seen.used]
     with warnings.catch_warnings(record=True) as caught:
-        how = {"classes": classes, "by": _choosing(task), "search": search}
+        how = {"classes": classes, "by": _choosing(task), "search": search, "device": seen.device}
         found, choice = probe(np.asarray(seen.learned), labels, *splits, **how)
     for warning in caught:
         print(f"{title}: {warning.message}", file=sys.stderr, flush=True)
@@ -100,7 +103,8 @@ def nearest(seen: Seen, number: int, ks: Sequence[int]) -> Found:
     by = task.metric if task.multilabel or task.dataset.choose_by == "metric" else METRICS["top1"]
 
     def asked(known: np.ndarray, pictures: np.ndarray, k: int) -> np.ndarray:
-        votes = neighbours(seen.at(known), labels[known], pictures, classes=classes, k=k)
+        how = {"classes": classes, "k": k, "device": seen.device}
+        votes = neighbours(seen.at(known), labels[known], pictures, **how)
         return votes if task.multilabel else votes.argmax(axis=1)
 
     val = seen.at(drawn.chosen_on)
@@ -114,10 +118,8 @@ def few(seen: Seen, number: int, shots: int, seed: int) -> Found:
     """A probe of ``shots`` training pictures a class of the task's seed ``number``, drawn by ``seed``."""
     rows, classes = seen.task.draws[number].rows, len(seen.task.learned.classes)
     labels = seen.task.labels(seen.task.learned)[rows]
-    drawn = few_shots(
-        seen.at(rows), labels, seen.tested(number), classes=classes, seeds=[seed], shots=[shots]
-    )
-    ((_, _, answers),) = drawn
+    how = {"classes": classes, "seeds": [seed], "shots": [shots], "device": seen.device}
+    ((_, _, answers),) = few_shots(seen.at(rows), labels, seen.tested(number), **how)
     return answers, {}, None
 
 
