@@ -26,7 +26,7 @@ from pipeline.bench.step import contest, overhead, rivals, scaling, start, start
 from pipeline.bench.step.guests import OWN, RIVALS
 from pipeline.bench.step.ours import steady_batch
 from pipeline.bench.step.plan import OURS, Plan, Workload
-from pipeline.bench.step.players import Entrant, Played, play, units
+from pipeline.bench.step.players import Entrant, Played, Player, play, units
 from pipeline.bench.step.setting import WARM, Setting
 from pipeline.bench.step.watch import Watch
 from pipeline.config import UserError
@@ -111,6 +111,14 @@ def test_who_does_not_answer_is_given_up(bar):
     played = play(entrants(a=""), 1, 0.0, bar)
     assert played.failed["a"]["failed"] == "no answer after 0 s"
     assert time.monotonic() - begun < 20
+
+
+def test_who_does_not_answer_runs_on_in_nobodys_turn():
+    (entrant,) = entrants(a="").values()
+    with Player(entrant, 0.0) as player:
+        assert player._process.poll() is None
+        assert player.answer()["failed"] == "no answer after 0 s"
+        assert player._process.poll() is not None
 
 
 def test_steps_are_timed_and_what_runs_between_them_is_not():

@@ -73,7 +73,7 @@ def contest(
     found = {name: asdict(spread) for name, spread in spreads.items()} | {"compiled": best == OURS}
     if played.failed:
         found["left"] = "; ".join(f"{name}, {one['failed']}" for name, one in played.failed.items())
-    yield found | {"rates": rates, "told": played.rounds, "complete": not played.failed}
+    yield found | {"told": played.rounds, "complete": not played.failed}
 
 
 def steps(

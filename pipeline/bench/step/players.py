@@ -117,9 +117,7 @@ class Player:
     def __exit__(self, *error: object) -> None:
         with suppress(BrokenPipeError):
             self._process.stdin.close()  # who still waits for a turn learns of it
-        if not self._ranks:
-            self._process.kill()  # torchrun ends its ranks by itself
-        end(self._process)
+        self._stop()
         self._errors.close()
 
     def tell(self, word: str) -> None:
@@ -128,7 +126,8 @@ class Player:
             self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """Its next line of JSON, or {"failed": why, "errors": all it said}.
+        """Its next line of JSON, or {"failed": why, "errors": all it said}. One that is late is ended: it
+        would run on in the others' turns.
 
         :raises Preempted: this process was asked to stop meanwhile.
         """
@@ -143,7 +142,13 @@ class Player:
                 continue
             if ended and self._lines.empty():
                 return self._failed()
+        self._stop()
         return self._failed(f"no answer after {self._limit:.0f} s")
+
+    def _stop(self) -> None:
+        if not self._ranks:
+            self._process.kill()  # torchrun ends its ranks by itself
+        end(self._process)
 
     def _failed(self, why: str | None = None) -> dict[str, Any]:
         """:param why: none where the process ended without a word."""
