@@ -79,6 +79,26 @@ def test_lines_and_rings_of_the_path_are_the_figures(run):
     assert np.allclose(axes.get_lines()[0].get_ydata(), np.array(frozen[0]["path"])[:, 2])
 
 
+LOSSES = [(0.64, 0.9, 6.0), (0.52, 0.6, 0.9), (1e-4, 0.5, 40.0), (0.4, 0.9, np.inf)]
+
+
+@pytest.mark.parametrize("losses", LOSSES)
+def test_cross_entropies_can_be_read(run, losses):
+    """Two numbers at least beside the axis, plain, and none of them cut off at the picture's edge."""
+    (transfer,) = run.transfers
+    path = [[lam, 0.5, loss] for lam, loss in zip((0.01, 1.0, 100.0), losses, strict=True)]
+    chosen = {"lambda": 1.0, "path": path, "by": "loss"}
+    figure = path_chart(transfer | {"results": [{"mode": "frozen", "chosen": chosen}]}, Look())
+    (axes,) = figure.axes
+    figure.canvas.draw()
+    low, high = axes.get_ylim()
+    labels = [label for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert len(labels) >= 2
+    for label in labels:
+        assert float(label.get_text()) == pytest.approx(label.get_position()[1])
+        assert label.get_window_extent().x0 >= 0, label.get_text()
+
+
 def test_points_and_intervals_are_the_figures(run):
     (transfer,) = run.transfers
     panels = features_chart(transfer, Look()).axes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from pipeline.report.atlas import Atlas, atlas_chart
 from pipeline.report.plots import STEPS
@@ -121,11 +121,22 @@ def path_chart(transfer: dict[str, Any], look: Look) -> Figure:
             shown.append(values[np.isfinite(values)])
         axes.set_xscale("log")
         if loss:
-            axes.set_yscale("log")
+            _log_scale(axes, np.concatenate(shown))
         axes.margins(x=0.02)
         axes.set_xlabel("λ, the penalty's weight")
         _fit(figure, look, height)
     return figure
+
+
+def _log_scale(axes: Axes, values: np.ndarray) -> None:
+    """Upwards, with a few plain numbers: matplotlib's own, as 6 × 10⁻¹, are wider than their margin."""
+    axes.set_yscale("log")
+    known = np.log10(values[values > 0])
+    decades = np.ptp(known) if len(known) else 0.0
+    subs = (1, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 3 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _panels(transfer: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -188,5 +199,5 @@ def _panel(axes: Axes, kind: str, points: list[dict[str, Any]], look: Look) -> N
 
 
 def _fit(figure: Figure, look: Look, height: float) -> None:
-    left, right = 0.42 / look.width, 1 - 0.15 / look.width
+    left, right = 0.46 / look.width, 1 - 0.15 / look.width
     figure.subplots_adjust(left, 0.46 / height, right, 1 - 0.32 / height, wspace=0.2, hspace=0.55)
