@@ -95,14 +95,18 @@ def test_training_pixels_are_torchvisions(photographs):
     assert 10 < flips < 38
 
 
-def test_raw_pictures_are_padded_with_black_and_cut_exactly(small_index):
+@pytest.mark.parametrize(("colour", "beyond"), [("black", [0, 0, 0]), ("mean", [26, 128, 204])])
+def test_raw_pictures_are_padded_and_cut_exactly(colour, beyond, small_index):
+    pictures = SMALL.model_copy(update={"pad_colour": colour, "mean": [0.1, 0.5, 0.8]})
     split, order = open_index(small_index).split("train"), Order(250, 50, 3)
-    loader = Loader(split, SMALL, Loading(), CPU, False)
+    loader = Loader(split, pictures, Loading(), CPU, False)
     for step, batch in enumerate(loader.training(training_rows(order, 0, 1, 1, 0, 3), 50, 3)):
         rows, epochs = order.piece(step, 0, 1)
-        planned = geometry.for_training(SMALL, 3, rows, epochs, split.heights[rows], split.widths[rows])
-        padded = np.pad(split.pixels[rows], ((0, 0), (4, 4), (4, 4), (0, 0)))
-        for number, ours in enumerate(pixels(batch.images, SMALL)):
+        planned = geometry.for_training(pictures, 3, rows, epochs, split.heights[rows], split.widths[rows])
+        padded = np.empty((len(rows), 40, 40, 3), np.uint8)
+        padded[:] = beyond
+        padded[:, 4:36, 4:36] = split.pixels[rows]
+        for number, ours in enumerate(pixels(batch.images, pictures)):
             top, left = planned.window[number, :2] + 4
             theirs = padded[number, top : top + 32, left : left + 32]
             theirs = theirs[:, ::-1] if planned.flip[number] else theirs

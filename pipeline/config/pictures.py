@@ -58,13 +58,16 @@ class Pictures(Section):
     size: Positive = 224
     """Side of the square training input, pixels."""
     crop: Literal["random_resized", "pad"] = "random_resized"
-    """Training crop: Inception's random area and aspect, or zero padding and a random window (CIFAR)."""
+    """Training crop: Inception's random area and aspect, or padding and a random window (CIFAR)."""
     scale: list[Annotated[float, Field(gt=0, le=1)]] = Field([0.08, 1.0], min_length=2, max_length=2)
     """Area share of a random resized crop, from and to."""
     ratio: list[Annotated[float, Field(gt=0)]] = Field([3 / 4, 4 / 3], min_length=2, max_length=2)
     """Width over height of a random resized crop, from and to; drawn log-uniformly."""
     pad: Annotated[int, Field(ge=0)] = 4
-    """Black pixels added at every side before the random window of ``crop: pad``."""
+    """Pixels added at every side before the random window of ``crop: pad``."""
+    pad_colour: Literal["black", "mean"] = "black"
+    """Of pixels beyond a picture: black as in torchvision; or ``mean``, zero for the network like its own
+    padding (fb.resnet.torch normalises first and pads then)."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip in training."""
     progressive: Progressive | None = None

@@ -18,7 +18,7 @@ LONGEST = 16  # of ImageNet's pictures none is longer in proportion
 
 @dataclass(frozen=True)
 class Geometry:
-    """Per picture: cut ``window`` (black beyond the picture), scale it to ``size``, cut the centre out."""
+    """Per picture: cut ``window``, which may reach beyond it, scale to ``size``, cut the centre out."""
 
     window: np.ndarray  # (N, 4) int32: top, left, height, width in the picture's own pixels
     size: np.ndarray  # (N, 2) int32: height, width to which the window is scaled
@@ -61,7 +61,7 @@ def for_evaluation(pictures: Pictures, heights: np.ndarray, widths: np.ndarray) 
     n, side = len(heights), pictures.evaluation_size
     shape = np.stack([heights, widths], axis=1).astype(np.int64)  # (N, 2)
     if pictures.eval_resize is None:
-        # Not scaled: the centre square in the picture's own pixels, black where the picture is smaller.
+        # Not scaled: the centre square in its own pixels, ``pad_colour`` beyond a smaller picture.
         window = np.concatenate([_centre(shape, side), np.full((n, 2), side)], axis=1)
         return _geometry(window, np.full((n, 2), side), np.zeros(n), np.zeros((n, 2)))
     short = shape.min(axis=1, keepdims=True)
@@ -87,7 +87,7 @@ def _whole(u: np.ndarray, choices: np.ndarray) -> np.ndarray:
 
 
 def _padded(u: np.ndarray, heights: np.ndarray, widths: np.ndarray, size: int, pad: int) -> np.ndarray:
-    """A random square of the picture with ``pad`` black pixels around it (He et al. 2015, section 4.2)."""
+    """A random square of the picture with ``pad`` pixels around it (He et al. 2015, section 4.2)."""
     spare_high = np.maximum(np.asarray(heights) + 2 * pad - size, 0)
     spare_wide = np.maximum(np.asarray(widths) + 2 * pad - size, 0)
     top, left = _whole(u[:, 0], spare_high + 1) - pad, _whole(u[:, 1], spare_wide + 1) - pad

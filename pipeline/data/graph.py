@@ -25,7 +25,7 @@ class Cut:
     """Which of the geometry's steps a kind of batch needs; only their numbers are fed."""
 
     beyond: bool
-    """The window may reach beyond the picture (black)."""
+    """The window may reach beyond the picture (``pad_colour``)."""
     resize: bool
     """The window is scaled."""
     centre: int | None
@@ -104,7 +104,7 @@ class Graph:
             picture = self._decode(picture, given)
         if self.cut.beyond or self.form.decoded:
             where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
-            how = {"out_of_bounds_policy": "pad", "fill_values": 0} if self.cut.beyond else {}
+            how = {"out_of_bounds_policy": "pad", "fill_values": self._beyond()} if self.cut.beyond else {}
             picture = fn.slice(picture, **where, **how)
         if self.form.gpu:
             return self._gpu(picture, given)
@@ -115,6 +115,12 @@ class Graph:
         picture = policy.apply(picture, given, self.augment)
         numbers = [given[name] for name in self.last]
         return fn.python_function(picture, *numbers, function=self.finish, batch_processing=True)
+
+    def _beyond(self) -> list[float]:
+        """The colour beyond a picture's edge, (3,) whole numbers in 0..255, as pixels are here."""
+        if self.pictures.pad_colour == "black":
+            return [0.0] * 3
+        return [float(round(255 * value)) for value in self.pictures.mean]
 
     def _gpu(self, picture, given: dict):
         """Scaled, changed, mirrored, normalised and blanked by DALI."""
