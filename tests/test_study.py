@@ -17,6 +17,7 @@ from pipeline.claim import claim
 from pipeline.config import StudyConfig, UserError, full_words, load
 from pipeline.monitor.metrics import read_rows
 from pipeline.study.members import Members
+from pipeline.study.page import Page, Verdict
 from pipeline.study.run import run
 from pipeline.study.seeds import AGREES, DIFFERS, OPEN, Interval, judge, over_seeds, over_seeds_of_logs
 from pipeline.train.ranks import join
@@ -127,6 +128,19 @@ def test_a_claim_agrees_only_when_its_whole_interval_does():
     assert judge(Interval(1, -0.1, 2, 3)) == OPEN
     assert judge(Interval(-1, -2, -0.1, 3)) == DIFFERS
     assert judge(over_seeds([7.0])) == OPEN, "one seed tells nothing"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told"),
+    [
+        ([AGREES, OPEN], "of 2 claims 1 agrees, 1 cannot be told here"),
+        ([AGREES, AGREES, DIFFERS], "of 3 claims 2 agree, 1 does not"),
+        ([DIFFERS, DIFFERS], "of 2 claims 0 agree, 2 do not"),
+    ],
+)
+def test_the_headline_counts_the_verdicts(verdicts, told):
+    page = Page("Depth", [Verdict("deeper", "me", "so", verdict) for verdict in verdicts], [], [], [])
+    assert page.headline == f"Depth: {told}"
 
 
 # --- runs and page ----------------------------------------------------------------------------------------

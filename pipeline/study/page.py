@@ -11,6 +11,13 @@ from pipeline.report.page import Plots, rendered
 from pipeline.report.style import LOOKS, PNG_LIMIT, Look, png
 from pipeline.study.seeds import AGREES, DIFFERS, OPEN
 
+_WORDS = {
+    AGREES: ("agrees", "agree"),
+    DIFFERS: ("does not", "do not"),
+    OPEN: ("cannot be told here", "cannot be told here"),
+}
+"""Of a headline: said of one claim, and of several or none."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -53,9 +60,10 @@ class Page:
 
     @property
     def headline(self) -> str:
-        words = {AGREES: "agree", DIFFERS: "do not", OPEN: "cannot be told here"}
-        counts = {word: sum(each.agrees == kind for each in self.verdicts) for kind, word in words.items()}
-        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "agree")
+        counts = {kind: sum(each.agrees == kind for each in self.verdicts) for kind in _WORDS}
+        told = ", ".join(
+            f"{count} {_WORDS[kind][count != 1]}" for kind, count in counts.items() if count or kind == AGREES
+        )
         return f"{self.title}: of {len(self.verdicts)} claims {told}"
 
 
