@@ -82,18 +82,19 @@ class Campaign:
 
     def _round(self) -> bool:
         """Starts the job and kills it somewhere; false if it was faster and has finished."""
-        dice, before = self.dice, steps_done(self.run)
+        dice, began = self.dice, time.time()
         process = self._start()
         if dice.random() < 0.25:
-            moment = dice.uniform(0, 6)
+            moment = dice.uniform(0, 8)
             self.told.append(f"after {moment:.2f} s")
             wait_until(process, lambda: workers(process.pid))
             time.sleep(moment)
         else:
-            step = before + dice.randint(1, 9)
-            self.told.append(f"at step {step}")
-            wait_until(process, lambda: steps_done(self.run) >= min(step, STEPS))
-            time.sleep(dice.uniform(0, 0.1))
+            count = dice.randint(1, 9)
+            wait_until(process, lambda: len(done := self._steps_since(began)) >= count or STEPS in done)
+            at_end = STEPS in self._steps_since(began)  # evaluation, the last save, samples, goodbye
+            time.sleep(dice.uniform(0, 3 if at_end else 0.1))
+            self.told.append(f"at step {max(self._steps_since(began), default=0)}")
         if process.poll() is None:
             self._kill(process)
         process.communicate(timeout=900)
@@ -102,6 +103,12 @@ class Campaign:
         if dice.random() < 0.4:
             self._damage()
         return True
+
+    def _steps_since(self, began: float) -> list[int]:
+        """What this start has done; rows of steps that an earlier one did and lost may still be there."""
+        path = self.run / "metrics.jsonl"
+        rows = read_rows(path) if path.exists() else []
+        return [row["step"] for row in rows if row["split"] == "train" and row["time"] >= began]
 
     def _kill(self, process) -> None:
         """One rank, and torchrun ends the others; or torchrun and all ranks (sessions of their own)."""
