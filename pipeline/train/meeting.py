@@ -5,8 +5,8 @@ ranks' addresses into it under the same names each time: after a restart a fast 
 listened before it died, and is refused there, or waits for ever. Neither the number of restarts nor anything
 else in the environment tells attempts apart on all nodes, so the first rank names each one.
 
-Who waits here can be stopped: a rank that waits within the store hears no signal, and when another one died
-before it came, torchrun would have to wait for its whole --shutdown-timeout.
+Who waits here can be stopped: a rank that waits within the store hears no signal. When another one had died
+before it came, torchrun waited 30 s for it, or its whole --shutdown-timeout when it was to stop itself.
 """
 
 import secrets
