@@ -26,11 +26,24 @@ NOTE = "EXIT_NOTE"
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process with a code that is not a fault, and notes it where the job's script looks for it."""
-    if note := os.environ.get(NOTE):
-        with suppress(OSError):  # the disk may be what is wrong
-            Path(note).write_text(f"{code}\n")
+    """Ends this process with a code that is not a fault, and notes it where the job's script looks for it.
+
+    The first note stands: when one rank ends with a mistake, torchrun asks the others to stop, and those
+    would say that they were preempted.
+    """
+    if path := os.environ.get(NOTE):
+        with suppress(OSError), open(path, "x") as note:  # the disk may be what is wrong
+            note.write(f"{code}\n")
     sys.exit(code)
+
+
+def note_fault(code: int) -> None:
+    """Notes the code of a rank that died without a word; others that were asked to stop then don't count."""
+    if path := os.environ.get(NOTE):
+        note = Path(path)
+        with suppress(OSError):
+            if not note.exists() or note.read_text().strip() == str(PREEMPTED):
+                note.write_text(f"{code}\n")
 
 
 def parser_of(name: str, description: str, examples: str) -> argparse.ArgumentParser:

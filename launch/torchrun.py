@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
+from launch import note_fault
 from pipeline.preempt import PREEMPTED
 
 DEFAULTS = ("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout=600")
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
         _, first = failed.get_first_failure()
         if first.exitcode not in TOLD:
             print(failed, file=sys.stderr, flush=True)
+            note_fault(_code(first.exitcode))
         sys.exit(_code(first.exitcode))
     except SignalException as stopped:
         sys.exit(_code(-stopped.sigval))

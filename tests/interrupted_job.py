@@ -6,6 +6,7 @@ The signal is real, and so is everything else; only its moment is certain.
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from launch.train import main
 from pipeline.train import loop
@@ -17,16 +18,18 @@ PLACES = {
     "first batch": (Meter, "next"),
     "evaluation": (loop, "evaluate"),
     "saving": (Engine, "state"),
+    "last evaluation": (loop._Course, "_watch_validation", lambda course, done: done == course.plan.steps),
 }
 
 
-def interrupt(owner: object, name: str) -> None:
-    """Sends SIGUSR1 to this process when it comes to call ``owner.name`` for the first time."""
+def interrupt(owner: object, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
+    """Sends SIGUSR1 to this process when it is about to call ``owner.name``, with such words: once."""
     whole = getattr(owner, name)
 
     def interrupted(*words, **named):
-        setattr(owner, name, whole)
-        os.kill(os.getpid(), signal.SIGUSR1)
+        if when(*words):
+            setattr(owner, name, whole)
+            os.kill(os.getpid(), signal.SIGUSR1)
         return whole(*words, **named)
 
     setattr(owner, name, interrupted)

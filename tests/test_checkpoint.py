@@ -1,5 +1,7 @@
 """Checkpoints: whole or passed over, the last and the best, written while training goes on."""
 
+import errno
+import math
 import os
 import resource
 import subprocess
@@ -108,19 +110,39 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 def test_a_slow_disk_holds_up_the_next_save_and_not_the_caller(tmp_path, monkeypatch):
     may_sync = threading.Event()
     monkeypatch.setattr(os, "fsync", lambda descriptor: may_sync.wait(30))
-    writer = Writer(tmp_path, Checkpoint())
-    writer.save(1, STATE, best=False)
+    writer = Writer(tmp_path, Checkpoint(), -math.inf)
+    writer.save(1, STATE)
     assert not checkpoint.numbered(tmp_path / "checkpoints"), "it is not on the disk yet"
     threading.Timer(0.2, may_sync.set).start()
-    writer.save(2, STATE, best=False)
+    writer.save(2, STATE)
     assert checkpoint.read(tmp_path / "checkpoints" / "step_00000001.pt")["step"] == 1
     writer.wait()
     assert checkpoint.read(tmp_path)["step"] == 2
 
 
+def test_a_best_that_found_no_room_is_not_the_one_to_beat(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer, folder = Writer(tmp_path, Checkpoint(), 0.5), tmp_path / "checkpoints"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        writer.save(1, STATE, 0.7)
+        writer.wait()
+    assert (writer.failure is not None, writer.best) == (True, 0.5)
+    writer.save(2, STATE)
+    writer.save(3, STATE, 0.6)
+    writer.save(4, STATE)
+    writer.wait()
+    assert (writer.failure, writer.best) == (None, 0.6)
+    bests = [checkpoint.read(file)["best"] for file in (folder / "step_00000003.pt", tmp_path)]
+    assert bests == [0.6, 0.6]
+    assert checkpoint.read(folder / "best")["step"] == 3
+
+
 def test_a_fault_of_ours_while_writing_is_raised(tmp_path):
-    writer = Writer(tmp_path, Checkpoint())
-    writer.save(1, {"model": threading.Lock()}, best=False)  # nothing that can be saved
+    writer = Writer(tmp_path, Checkpoint(), -math.inf)
+    writer.save(1, {"model": threading.Lock()})  # nothing that can be saved
     with pytest.raises(TypeError, match="pickle"):
         writer.wait()
 

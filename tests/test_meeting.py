@@ -1,6 +1,7 @@
 """Ranks that wait for one that never comes, as it died while it started, end when they are asked to."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ PROGRAM = """
 from launch import preemptible
 with preemptible():
     from pipeline.train.meeting import meet
-    meet()
+    meet({timeout})
 """
 
 
@@ -25,12 +26,15 @@ def store() -> dist.TCPStore:
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
-def start(store: dist.TCPStore, rank: int, world: int) -> subprocess.Popen:
+def start(store: dist.TCPStore, rank: int, world: int, timeout: float = 600) -> subprocess.Popen:
     about = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
     about |= {"TORCHELASTIC_USE_AGENT_STORE": True, "PYTHONPATH": ROOT}
     environment = os.environ | {name: str(value) for name, value in about.items()}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM.format(timeout=timeout)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -66,3 +70,14 @@ def test_without_another_rank_they_leave_together(store):
     second.send_signal(signal.SIGUSR1)
     assert left(second) == "stopped before all ranks were there (SIGUSR1); the same command goes on"
     assert left(first) == "stopped before all ranks were there (another rank); the same command goes on"
+
+
+def test_nobody_waits_for_ever(store):
+    """The first rank says who is missing; who waits for the first rank says that."""
+    first, second = start(store, 0, 4, timeout=15), start(store, 1, 4, timeout=30)
+    _, told = first.communicate(timeout=120)
+    assert first.returncode == 70
+    assert re.fullmatch(r"error: rank (1, )?2, 3 did not come within 15 s \(train.hang_timeout\)\n", told)
+    _, told = second.communicate(timeout=120)
+    assert second.returncode == 70
+    assert told == "error: rank 0 did not come within 30 s (train.hang_timeout)\n"

@@ -35,7 +35,9 @@ def goes_on_as_if_nothing_had_been(config, run, undisturbed) -> None:
     assert same_bits(checkpoint.read(run)["model"], undisturbed["model"])
     rows = read_rows(run / "metrics.jsonl")
     assert [row["step"] for row in rows if row["split"] == "train"] == list(range(1, STEPS + 1))
-    assert [row["step"] for row in rows if row["split"] == "val"] == WATCHED
+    watched = {row["step"]: row["top1"] for row in rows if row["split"] == "val"}
+    assert list(watched) == WATCHED
+    assert checkpoint.read(run / "checkpoints" / "best")["step"] == max(watched, key=watched.get)
 
 
 def stopped_with_75(process, told: str, ranks: int = 2) -> None:
@@ -88,6 +90,10 @@ def test_asked_at_any_place_it_loses_nothing(small_index, tmp_path, undisturbed)
     stopped_with_75(process, told)
     assert re.search(r"exitcode\s*: 75", told)
     saved_where_it_stopped(run, 14, "SIGTERM", told)
+    process = torchrun(2, str(ROOT / "tests" / "interrupted_job.py"), "last evaluation", config)
+    _, told = process.communicate(timeout=900)
+    stopped_with_75(process, told)
+    assert checkpoint.read(run)["step"] == STEPS
     goes_on_as_if_nothing_had_been(config, run, undisturbed)
 
 

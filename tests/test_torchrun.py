@@ -7,7 +7,24 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
+
+NOTHING_SAVED = """
+import os, pathlib, signal, sys, time
+from launch import leave
+here = pathlib.Path({here!r})
+def stopped(*_):
+    leave(75)
+signal.signal(signal.SIGTERM, stopped)
+(here / os.environ["RANK"]).touch()
+while not (here / "0").exists() or not (here / "1").exists():
+    time.sleep(0.05)
+if os.environ["RANK"] == "1":
+    {end}
+time.sleep(100)
+"""
+"""Rank 1 ends, and the other one, which torchrun asks to stop then, believes to be preempted."""
 
 
 def start(folder: Path, program: str) -> subprocess.Popen:
@@ -20,7 +37,8 @@ def start(folder: Path, program: str) -> subprocess.Popen:
         "--nproc-per-node=2",
         str(folder / "rank.py"),
     ]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "EXIT_NOTE": str(folder / "note")}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
 
 
 def test_a_mistake_of_the_ranks_ends_with_their_code_and_their_line(tmp_path):
@@ -39,6 +57,16 @@ def test_a_killed_rank_is_told_with_its_signal(tmp_path):
     _, told = process.communicate(timeout=900)
     assert process.returncode == 137
     assert "exitcode  : -9" in told
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("leave(2)", 2), ("os.kill(os.getpid(), signal.SIGKILL)", 137), ("leave(75)", 75)]
+)
+def test_what_ended_the_job_is_noted_and_not_what_came_of_it(end, code, tmp_path):
+    process = start(tmp_path, NOTHING_SAVED.format(here=str(tmp_path), end=end))
+    process.communicate(timeout=900)
+    assert process.returncode == code
+    assert (tmp_path / "note").read_text() == f"{code}\n"
 
 
 def test_sigusr1_reaches_the_ranks_which_have_the_time_to_save(tmp_path):

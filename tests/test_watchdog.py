@@ -50,17 +50,20 @@ def test_whom_to_blame():
 
     before = beats(r0=(7, "backward", 3), r1=(7, "pictures", 3), r2=(7, "backward", 3))
     lives = beats(r0=(7, "backward", 5), r1=(7, "pictures", 5), r2=(7, "backward", 5))
-    stuck, told = blame(before, lives, 60)
+    stuck, told = blame(before, lives, 3, 60)
     assert stuck == [1]
     assert told == (
         "no progress for 60 s (train.hang_timeout); stuck: rank 1 (n1, process 101), last seen in step 7, "
         "pictures; its process lives"
     )
     dead = beats(r0=(7, "backward", 5), r1=(7, "pictures", 5), r2=(7, "backward", 3))
-    stuck, told = blame(before, dead, 60)
+    stuck, told = blame(before, dead, 3, 60)
     assert stuck == [2]
     assert told.endswith("rank 2 (n1, process 102), last seen in step 7, backward; its process stands still")
     behind = beats(r0=(7, "agreeing", 5), r1=(6, "backward", 5), r2=(7, "agreeing", 5))
-    assert blame(before, behind, 60)[0] == [1]
+    assert blame(before, behind, 3, 60)[0] == [1]
     everyone = beats(r0=(7, "backward", 5), r1=(7, "backward", 5), r2=(7, "communication", 5))
-    assert blame(before, everyone, 60)[0] == [0, 1, 2]
+    assert blame(before, everyone, 3, 60)[0] == [0, 1, 2]
+    stuck, told = blame(before, lives, 4, 60)
+    assert stuck == [3]
+    assert told.endswith("stuck: rank 3; nothing was heard of it since it joined")

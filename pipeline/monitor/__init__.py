@@ -43,12 +43,12 @@ class Monitor:
     def wandb_id(self) -> str | None:
         return self._wandb.id if self._wandb else None
 
-    def has(self, step: int, split: str) -> bool:
-        """Whether such a row was written before a restart; always false on other ranks than the first.
+    def found(self, step: int, split: str) -> dict | None:
+        """The row that was written before a restart; always none on other ranks than the first.
 
-        Never true for a run that starts anew: what lies in its folder is of another one.
+        None for a run that starts anew: what lies in its folder is of another one.
         """
-        return self._file is not None and (step, split) in self._file.known
+        return self._file and self._file.known.get((step, split))
 
     def write(self, row: dict) -> None:
         """One row: at least step, epoch and split; the time is added here. Evaluations are told in a line."""

@@ -16,7 +16,7 @@ class MetricsFile:
     def __init__(self, path: Path, step: int):
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = _keep_until(path, step) if path.exists() else []
-        self.known = {(row["step"], row["split"]) for row in kept}
+        self.known = {(row["step"], row["split"]): row for row in kept}
         self._file = LineFile(path)
 
     def write(self, row: dict) -> None:

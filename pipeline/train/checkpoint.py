@@ -39,7 +39,8 @@ def save(folder: Path, step: int, state: dict, keep: int, best: bool = False) ->
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        for pointer in (LATEST, BEST) if best else (LATEST,):
+        # The best first: a run that goes on from this one takes it as kept.
+        for pointer in (BEST, LATEST) if best else (LATEST,):
             write_whole(folder / pointer, f"{path.name}\n".encode())
         _sync(folder)
     except (OSError, RuntimeError) as error:

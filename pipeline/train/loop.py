@@ -87,6 +87,8 @@ def fit(job: Job) -> nn.Module:
         course = _Course(job, plan, engine, monitor, state["best"] if state else -math.inf)
         if start < plan.steps:
             course.run(start)
+        else:
+            course.make_up(start)
         course.finish()
     return engine.network()
 
@@ -94,13 +96,13 @@ def fit(job: Job) -> nn.Module:
 class _Course:
     """The course of one run from its checkpoint, or its start, to its last step.
 
-    :param best: highest top-1 on the validation split among the checkpoints so far.
+    :param best: top-1 on the validation split of what ``checkpoints/best`` points at.
     """
 
     def __init__(self, job: Job, plan: Plan, engine: Engine, monitor: Monitor, best: float):
-        self.job, self.plan, self.engine, self.monitor, self.best = job, plan, engine, monitor, best
+        self.job, self.plan, self.engine, self.monitor = job, plan, engine, monitor
         self.config, self.ranks = job.config, job.ranks
-        self.writer = Writer(job.config.folder, job.config.checkpoint)
+        self.writer = Writer(job.config.folder, job.config.checkpoint, best)
         self.flow = GradientFlow(engine.model, self.config.train, self.ranks.world)
 
     def run(self, start: int) -> None:
@@ -113,10 +115,7 @@ class _Course:
         side = plan.side(start) or self.config.data.pictures.size
         engine.prime((plan.micro_batch, 3, side, side))
         ranks.stop_if_asked(f"before step {start + 1}")
-        owed = start and plan.evaluates(start) and not ranks.any(self.monitor.has(start, "val"))
-        # An evaluation that was cut short when the job was asked to stop is made up for.
-        if owed and self._watch_validation(start):
-            self._save(start, best=True)
+        self.make_up(start)
         batches = self._batches(start)
         meter = Meter(self.config, len(job.train), ranks, start, engine.phases)
         bad = NonFinite(self.config, job.train, ranks, start)
@@ -129,16 +128,26 @@ class _Course:
                 profiler.step(done)
         self._written()
 
+    def make_up(self, start: int) -> None:
+        """What a stop after step ``start`` cut short: the evaluation, or that it is kept as the best."""
+        if not start or not self.plan.evaluates(start):
+            return
+        row = self.ranks.gather(self.monitor.found(start, "val"))[0]
+        top1 = self._watch_validation(start) if row is None else self._best(row)
+        if top1 is not None:
+            self._save(start, top1)
+            self._written()
+
     def finish(self) -> None:
         """Evaluates on the test split, once, and keeps some of its pictures for the report."""
         job, monitor, done = self.job, self.monitor, self.plan.steps
         split, name = (job.test, "test") if job.test is not None else (job.val, "val")
         file = self.config.folder / "samples.npz"
         last = file if self.config.monitor.samples else self.config.folder / "confusion.json"
-        if split is None or self.ranks.any(monitor.has(done, name) and last.exists()):
+        if split is None or self.ranks.any(monitor.found(done, name) is not None and last.exists()):
             return
         row, predictions = self._evaluated(split, name)
-        if name == "test" and not monitor.has(done, name):
+        if name == "test" and monitor.found(done, name) is None:
             monitor.write(self._row(done, name) | row)
         if self.ranks.first:
             about = (predictions, split.labels, split.classes)
@@ -187,31 +196,35 @@ class _Course:
     def _boundary(self, done: int) -> None:
         """Between two steps: evaluates and saves where the plan says so, and stops where it was asked to."""
         plan, ranks = self.plan, self.ranks
-        best = False
+        top1 = None
         try:
             if plan.evaluates(done):
-                best = self._watch_validation(done)
+                top1 = self._watch_validation(done)
         except Preempted:
             self._save(done)
             self._written()
             raise
         asked = ranks.any(STOP.asked)
-        if asked or best or plan.saves(done):
-            self._save(done, best)
+        if asked or top1 is not None or plan.saves(done):
+            self._save(done, top1)
         self.monitor.bar.advance()
         if asked and done < plan.steps:
             self._written()
             why = f"step {done} of {plan.steps} ({STOP.why or 'another rank was asked'})"
             raise Preempted(f"stopped at {why}; the same command goes on from there")
 
-    def _watch_validation(self, done: int) -> bool:
-        """Evaluates on the validation split; whether it is the best so far, and that counts."""
+    def _watch_validation(self, done: int) -> float | None:
+        """Evaluates on the validation split; see ``_best``."""
         row, _ = self._evaluated(self.job.val, "val")
         self.monitor.write(self._row(done, "val") | row)
+        return self._best(row)
+
+    def _best(self, row: dict) -> float | None:
+        """A validation's top-1, where it is the best so far, and that counts; else none."""
         reached = max(row["top1"], row.get("ema_top1", 0.0))
-        better = reached > self.best
-        self.best = max(self.best, reached)
-        return better and self.config.checkpoint.best
+        self.writer.wait()  # the first rank's knows whether the best before was kept
+        better = self.ranks.any(self.ranks.first and reached > self.writer.best)
+        return reached if better and self.config.checkpoint.best else None
 
     def _evaluated(self, split: Split, name: str) -> tuple[dict, np.ndarray]:
         """What a row says of the split, raw weights and their average, and the raw weights' predictions."""
@@ -235,8 +248,11 @@ class _Course:
     def _row(self, done: int, split: str) -> dict:
         return {"step": done, "epoch": self.plan.epoch(done), "split": split}
 
-    def _save(self, done: int, best: bool = False) -> None:
-        """The first rank writes, while training goes on."""
+    def _save(self, done: int, top1: float | None = None) -> None:
+        """The first rank writes, while training goes on.
+
+        :param top1: given when this is the best so far.
+        """
         self.ranks.at("saving")
         state = self.engine.state()
         if self.ranks.first:
@@ -245,9 +261,8 @@ class _Course:
                 "classes": self.job.train.classes,
                 "pictures": self.job.train.fingerprint,
                 "wandb_id": self.monitor.wandb_id,
-                "best": self.best,
             }
-            self.writer.save(done, state | about, best)
+            self.writer.save(done, state | about, top1)
 
     def _written(self) -> None:
         """:raises UserError: on all ranks, when the newest checkpoint could not be written."""

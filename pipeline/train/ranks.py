@@ -106,7 +106,7 @@ def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ra
         _meet_by_address(os.environ["MASTER_ADDR"])
         # Ranks wait for each other no longer than the watchdog does: it knows better whom to blame.
         timeout = timedelta(seconds=max(1800.0, 2 * (hang_timeout or 0)))
-        store, rank, world = meet()
+        store, rank, world = meet(hang_timeout or timeout.total_seconds())
         dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
@@ -119,12 +119,15 @@ def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ra
         where = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
         yield Ranks(rank, world, local_rank, where, watchdog)
         well = True
+    except Preempted:
+        well = not gpu  # all ranks leave together
+        raise
     finally:
         if watchdog is not None:
             watchdog.close()
-        # NCCL's goodbye waits for the other ranks, which may be waiting for this one: after an error the
-        # process just ends, so that its message is seen and torchrun ends the others.
-        if well or not gpu:
+        # After an error the process just ends. NCCL's goodbye would wait for the other ranks, which may be
+        # waiting for this one; gloo's would end them at once, with a fault of theirs before this one is told.
+        if well:
             dist.destroy_process_group()
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from typing import NoReturn
 
 import torch.distributed as dist
 
@@ -66,7 +67,7 @@ class Watchdog:
                     self._give_up(pause)
             except dist.DistError as error:
                 if self._mine.still > self.timeout:
-                    _end_process(f"no rank's place is known: the store does not answer ({error})")
+                    end_process(f"no rank's place is known: the store does not answer ({error})")
 
     def _tell(self) -> None:
         self._mine.still = time.monotonic() - self._since
@@ -80,10 +81,11 @@ class Watchdog:
         if self._mine.still <= self.timeout:
             return  # it moved after all
         now = self._beats()
-        stuck, message = blame(before, now, self.timeout)
-        if self._rank != min(rank for rank in now if rank not in stuck or len(stuck) == len(now)):
+        stuck, message = blame(before, now, self._world, self.timeout)
+        well = set(range(self._world)) - set(stuck)
+        if self._rank != min(well or now):
             time.sleep(2 * pause)  # one rank tells it for all
-        _end_process(message)
+        end_process(message)
 
     def _beats(self) -> dict[int, Beat]:
         keys = {rank: f"beat/{rank}" for rank in range(self._world)}
@@ -91,13 +93,16 @@ class Watchdog:
         return {rank: Beat(**json.loads(self._store.get(key))) for rank, key in known.items()}
 
 
-def blame(before: dict[int, Beat], now: dict[int, Beat], timeout: float) -> tuple[list[int], str]:
-    """Which ranks are stuck, and where: those that stopped beating, else those that are furthest behind.
+def blame(before: dict[int, Beat], now: dict[int, Beat], world: int, timeout: float) -> tuple[list[int], str]:
+    """Which ranks are stuck, and where: those that don't beat, else those that are furthest behind.
 
-    :param before, now: all ranks' beats, some beats apart.
+    :param before, now: all ranks' beats, some beats apart; of a rank that never told anything there is none.
     """
     dead = [rank for rank in now if rank in before and now[rank].beats == before[rank].beats]
-    if dead:
+    silent = [rank for rank in range(world) if rank not in now]
+    if silent:
+        stuck, how = silent, "nothing was heard of it since it joined"
+    elif dead:
         stuck, how = dead, "its process stands still"
     else:
         last = min(beat.step for beat in now.values())
@@ -105,18 +110,21 @@ def blame(before: dict[int, Beat], now: dict[int, Beat], timeout: float) -> tupl
         # Where all are in one step, those that wait in an exchange wait for the one that does not.
         alone = [rank for rank in behind if now[rank].phase not in _EXCHANGES]
         stuck, how = (alone or behind), "its process lives"
-    told = "; ".join(
-        f"rank {rank} ({now[rank].node}, process {now[rank].pid}), last seen in step {now[rank].step}, "
-        f"{now[rank].phase}; {how}"
-        for rank in stuck
-    )
+    told = "; ".join(f"rank {rank}{_place(now.get(rank))}; {how}" for rank in stuck)
     return stuck, f"no progress for {timeout:g} s (train.hang_timeout); stuck: {told}"
+
+
+def _place(beat: Beat | None) -> str:
+    if beat is None:
+        return ""
+    return f" ({beat.node}, process {beat.pid}), last seen in step {beat.step}, {beat.phase}"
 
 
 _EXCHANGES = ("communication", "agreeing", "backward", "optimizer")
 """Phases in which ranks wait for each other."""
 
 
-def _end_process(message: str) -> None:
+def end_process(message: str) -> NoReturn:
+    """Says why, and ends this process at once, whatever its threads wait for."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     os._exit(HUNG)

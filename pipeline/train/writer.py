@@ -12,19 +12,24 @@ class Writer:
     """Writes one checkpoint at a time, in a thread; of the first rank.
 
     :param folder: the run's.
+    :ivar best: top-1 of the checkpoint that was last kept as the best; -inf if none was.
     """
 
-    def __init__(self, folder: Path, config: Checkpoint):
-        self._folder, self._config = folder / "checkpoints", config
+    def __init__(self, folder: Path, config: Checkpoint, best: float):
+        self._folder, self._config, self.best = folder / "checkpoints", config, best
         self._thread: threading.Thread | None = None
         self._fault: BaseException | None = None
         self.failure: UserError | None = None
         """Why the newest save failed; none if it did not."""
 
-    def save(self, step: int, state: dict, best: bool) -> None:
-        """Begins to write a state that nobody changes any more; waits for the one before."""
+    def save(self, step: int, state: dict, top1: float | None = None) -> None:
+        """Begins to write a state that nobody changes any more; waits for the one before.
+
+        :param top1: given when this is the best so far; what the best has reached is noted in the checkpoint.
+        """
         self.wait()
-        words = (self._folder, step, state, self._config.keep, best)
+        state = state | {"best": self.best if top1 is None else top1}
+        words = (self._folder, step, state, self._config.keep, top1 is not None)
         self._thread = threading.Thread(target=self._write, args=words, name="checkpoint")
         self._thread.start()
         if not self._config.background:
@@ -41,7 +46,7 @@ class Writer:
     def _write(self, *words) -> None:
         try:
             checkpoint.save(*words)
-            self.failure = None
+            self.best, self.failure = words[2]["best"], None
         except UserError as error:
             self.failure = error
             say(f"{error}; training goes on, and the next save is tried")
