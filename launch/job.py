@@ -52,8 +52,8 @@ def begun(module: str, path: str, overrides: list[str]) -> None:
         say(f"job {_job()} ends: {vain}")
         sys.exit(1)
     _file(config.folder, "code").unlink(missing_ok=True)
-    head, end = head_address(nodes, os.environ["SLURMD_NODENAME"]), client.end_time(_job()) or ""
-    print(config.folder, fitting, head, _file(config.folder, "code"), end, sep="\n")
+    head, end = head_address(nodes, os.environ["SLURMD_NODENAME"]), client.end_time(_job())
+    print(config.folder, fitting, head, _file(config.folder, "code"), end or "", sep="\n")
 
 
 def ended(code: int, run: Path) -> None:
@@ -63,11 +63,11 @@ def ended(code: int, run: Path) -> None:
     history = History.read(_file(run, "json"))
     again, why = history.end(code, progress(run))
     history.write(_file(run, "json"))
-    if again and client.cancelled(_job()):
-        again, why = False, f"{why}, and cancelled"
-    say(f"job {_job()}: {why}{'; it is queued again' if again else ''}")
-    if again and (refusal := client.requeue(_job())):
-        say(f"{refusal}; the same sbatch command goes on")
+    refusal = client.requeue(_job()) if again else None
+    if refusal is None:
+        say(f"job {_job()}: {why}{'; it is queued again' if again else ''}")
+    else:
+        say(f"job {_job()}: {why}; not queued again: {refusal}; the same sbatch command goes on")
     sys.exit(code)
 
 

@@ -4,11 +4,13 @@ torchrun hands SIGTERM on to its ranks by itself; SIGUSR1 only with
 ``--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1``, else it dies of it.
 """
 
+import ctypes
 import os
 import signal
 import time
 from types import FrameType
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PREEMPTED = 75
 """EX_TEMPFAIL: not failed, to be run again."""
 
@@ -21,9 +23,15 @@ class StopSignal:
         self._end = float("inf")  # Unix seconds
 
     def listen(self) -> None:
-        """From here on the signals are remembered; before, they end the process."""
+        """From here on the signals are remembered; before, they end the process.
+
+        A rank whose torchrun is killed (by lack of memory, say) is asked too: else it would train on, and
+        keep its run's folder from the job that goes on.
+        """
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._remember)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def end_after(self, minutes: float | None, margin: float) -> None:
         """Counts as asked ``margin`` minutes before ``minutes`` from now, or before SLURM ends the job."""

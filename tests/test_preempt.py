@@ -83,6 +83,12 @@ def test_asked_at_any_place_it_loses_nothing(small_index, tmp_path, undisturbed)
         assert re.search(r"exitcode\s*: 75", told)
         newest = checkpoint.latest(run)
         assert newest == (saved and run / "checkpoints" / f"step_{saved:08d}.pt"), told
+    process = start(2, config)
+    wait_until(process, lambda: steps_done(run) >= 12)
+    process.kill()  # torchrun alone: its ranks save, and are gone when their end of the pipe is closed
+    _, told = process.communicate(timeout=900)
+    assert told.count("(SIGTERM); the same command goes on") == 2, told
+    saved_where_it_stopped(run, 12, "SIGTERM", told)
     process = start(2, config, options=SIGNALS)
     wait_until(process, lambda: steps_done(run) >= 14)
     os.kill(workers(process.pid)[1], signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Submitting without a cluster: what is refused and written; arrays, scripts, and restarts."""
 
 import fcntl
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch import submit
-from pipeline.cluster import script
+from pipeline.cluster import client, script
 from pipeline.cluster.arrays import variants
 from pipeline.cluster.nodes import gpus_per_node, nodes_that_fit
 from pipeline.cluster.restarts import FAULTS, FRUITLESS, RESTARTS, History, progress
@@ -211,3 +212,48 @@ def test_a_history_survives_what_a_node_wrote_last(tmp_path):
     assert History.read(tmp_path / "job.json") == History([1, 2], 1)
     (tmp_path / "job.json").write_text('{"starts": [1')
     assert History.read(tmp_path / "job.json") == History()
+
+
+UNREACHABLE = "slurm_update error: Unable to contact slurm controller (connect failure)"
+REFUSED = "Requested operation is presently disabled for job 7"
+
+
+@pytest.mark.parametrize(
+    ("answers", "refusal", "asked"),
+    [
+        ([""], None, 1),
+        ([UNREACHABLE, "Socket timed out on send/recv operation", ""], None, 3),
+        ([REFUSED, ""], REFUSED, 1),
+        ([UNREACHABLE, REFUSED], REFUSED, 2),
+    ],
+)
+def test_a_controller_that_does_not_answer_is_asked_again(answers, refusal, asked, tmp_path, monkeypatch):
+    """This scontrol says one after the other of what SLURM's says; an empty one is a success."""
+    (tmp_path / "answers").write_text("".join(f"{each}\n" for each in answers))
+    stand_in(
+        tmp_path,
+        f"""
+cd {tmp_path}
+[ "$1" = show ] && exit 0
+echo >> asked
+line=$(sed -n "$(wc -l < asked)p" answers)
+echo "$line" >&2
+[ -z "$line" ]
+""",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(client, "PAUSE", 0)
+    assert client.requeue("7") == refusal
+    assert (tmp_path / "asked").read_text().count("\n") == asked
+
+
+def test_a_controller_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    stand_in(tmp_path, f"echo '{UNREACHABLE}' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(client, "PERSISTENCE", 0)
+    assert client.requeue("7") == UNREACHABLE
+
+
+def stand_in(folder: Path, script: str) -> None:
+    (folder / "scontrol").write_text(f"#!/bin/bash\n{script}\n")
+    (folder / "scontrol").chmod(0o755)

@@ -69,6 +69,25 @@ def test_what_ended_the_job_is_noted_and_not_what_came_of_it(end, code, tmp_path
     assert (tmp_path / "note").read_text() == f"{code}\n"
 
 
+def test_a_mistake_of_one_rank_alone_is_told(tmp_path):
+    """The other one waits for it, and fails when it has gone, not before it has spoken."""
+    process = start(
+        tmp_path,
+        """
+from launch import door, preemptible
+from pipeline.config import UserError
+from pipeline.train.ranks import join
+with door(), preemptible(), join("cpu") as ranks:
+    if ranks.rank == 1:
+        raise UserError("data.index: not on this node")
+    ranks.barrier()
+""",
+    )
+    _, told = process.communicate(timeout=900)
+    assert "error: rank 1: data.index: not on this node" in told
+    assert (tmp_path / "note").read_text() == "2\n"
+
+
 def test_sigusr1_reaches_the_ranks_which_have_the_time_to_save(tmp_path):
     process = start(
         tmp_path,

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,10 @@ from pipeline.config import UserError
 
 PATIENCE = 60.0
 """Seconds that a command may take: a controller under load answers late."""
+PERSISTENCE, PAUSE = 120.0, 5.0
+"""Seconds for which a job that has saved asks to be queued again, and between two times."""
+_UNANSWERED = re.compile(r"no answer|[Uu]nable to contact|timed out|Zero Bytes|standby")
+"""In what SLURM's commands say when the controller did not hear them (slurm_errno.c)."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,31 @@ def cancelled(job: str) -> bool:
 
 
 def requeue(job: str) -> str | None:
-    """Queues a job again; what SLURM has against it, if anything."""
-    told = _run(["scontrol", "requeue", job])
-    return _last(told.stderr) if told.returncode else None
+    """Queues a job again, unless somebody has cancelled it; what is against it, if anything.
+
+    A controller that does not answer is asked again for a while: it is slow when many jobs are preempted at
+    once, which is when each of them asks.
+    """
+    deadline = time.monotonic() + PERSISTENCE
+    while True:
+        try:
+            if cancelled(job):
+                return "it was cancelled"
+            told = _run(["scontrol", "requeue", job])
+            refusal = _last(told.stderr) if told.returncode else None
+        except UserError as unanswered:
+            refusal = str(unanswered)
+        if refusal is None or not _UNANSWERED.search(refusal) or time.monotonic() > deadline:
+            return refusal
+        time.sleep(PAUSE)
 
 
 def end_time(job: str) -> float | None:
-    """When its time limit ends a running job, Unix seconds."""
-    told = _run(["squeue", "--noheader", f"--jobs={job}", "--format=%e"]).stdout.strip()
+    """When its time limit ends a running job, Unix seconds; none if the controller does not say."""
+    try:
+        told = _run(["squeue", "--noheader", f"--jobs={job}", "--format=%e"]).stdout.strip()
+    except UserError:
+        return None
     return datetime.fromisoformat(told).timestamp() if told.startswith("20") else None
 
 

@@ -63,7 +63,7 @@ class _Meeting:
         return attempt
 
     def _welcome(self) -> None:
-        """Tells all ranks the attempt's name. A greeting may be of a dead process: only a living one answers."""
+        """Tells all the attempt's name. A greeting may be of a dead process: only a living one answers."""
         store, attempt = self._store, self._mine
         greeted: dict[int, str] = {}
         missing = set(range(1, self._world))

@@ -100,7 +100,8 @@ def test_a_job_that_saves_when_it_is_cancelled_stays_cancelled(place, capsys, cl
     cluster.run("scancel", job)
     assert cluster.wait(job, "CANCELLED") == "CANCELLED"
     log = place / f"runs/quick/slurm/{job}.log"
-    until(lambda: f"job {job}: preempted and saved, and cancelled" in log.read_text(), 10, log.read_text)
+    told = f"job {job}: preempted and saved; not queued again: it was cancelled"
+    until(lambda: told in log.read_text(), 10, log.read_text)
     assert client.queued([job]) == []
     assert cluster.job(job)["Restarts"] == "0"
 
