@@ -8,8 +8,10 @@ import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 
+_UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PREEMPTED = 75
 """EX_TEMPFAIL: not failed, to be run again."""
@@ -30,12 +32,12 @@ class StopSignal:
         """
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._remember)
-        if "TORCHELASTIC_RUN_ID" in os.environ:
+        if _UNDER_TORCHRUN in os.environ:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def end_after(self, minutes: float | None, margin: float) -> None:
-        """Counts as asked ``margin`` minutes before ``minutes`` from now, or before SLURM ends the job."""
-        ends = [time.time() + 60 * minutes] if minutes is not None else []
+        """Counts as asked ``margin`` minutes before the job is ``minutes`` old, or before SLURM ends it."""
+        ends = [job_start() + 60 * minutes] if minutes is not None else []
         if slurm := os.environ.get("SLURM_JOB_END_TIME"):
             ends.append(float(slurm))
         self._end = min(ends, default=float("inf")) - 60 * margin
@@ -48,6 +50,18 @@ class StopSignal:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.why = signal.Signals(number).name
+
+
+def job_start() -> float:
+    """When the command was given, Unix seconds: torchrun may start its ranks again, but no new job."""
+    return process_start(os.getppid() if _UNDER_TORCHRUN in os.environ else os.getpid())
+
+
+def process_start(pid: int) -> float:
+    """Unix seconds, to a hundredth; see proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
 
 
 STOP = StopSignal()

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -27,7 +28,7 @@ time.sleep(100)
 """Rank 1 ends, and the other one, which torchrun asks to stop then, believes to be preempted."""
 
 
-def start(folder: Path, program: str) -> subprocess.Popen:
+def start(folder: Path, program: str, *options: str) -> subprocess.Popen:
     (folder / "rank.py").write_text(program)
     command = [
         sys.executable,
@@ -35,6 +36,7 @@ def start(folder: Path, program: str) -> subprocess.Popen:
         "launch.torchrun",
         "--standalone",
         "--nproc-per-node=2",
+        *options,
         str(folder / "rank.py"),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "EXIT_NOTE": str(folder / "note")}
@@ -67,6 +69,26 @@ def test_what_ended_the_job_is_noted_and_not_what_came_of_it(end, code, tmp_path
     process.communicate(timeout=900)
     assert process.returncode == code
     assert (tmp_path / "note").read_text() == f"{code}\n"
+
+
+def test_a_job_begins_with_its_command_however_often_its_ranks_are_started(tmp_path):
+    """torchrun starts ranks again that ended with 75: their time limit is over by then."""
+    given = time.time()
+    program = f"""
+import os, pathlib, sys, time
+from pipeline.preempt import job_start
+file = pathlib.Path({str(tmp_path / "began")!r})
+with file.open("a") as began:
+    print(job_start(), file=began)
+while file.read_text().count("\\n") < 2 * (1 + int(os.environ["TORCHELASTIC_RESTART_COUNT"])):
+    time.sleep(0.05)
+sys.exit(75)
+"""
+    start(tmp_path, program, "--max-restarts=1").communicate(timeout=900)
+    began = np.loadtxt(tmp_path / "began")
+    assert began.shape == (4,)
+    assert np.ptp(began) < 0.1
+    assert given - 0.1 < began[0] < given + 2
 
 
 def test_a_mistake_of_one_rank_alone_is_told(tmp_path):

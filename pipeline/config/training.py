@@ -130,7 +130,7 @@ class Train(Section):
     nonfinite_limit: Positive = 10
     """Steps in a row with a non-finite gradient (each is skipped) after which the job stops."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
-    """Minutes after which the job saves and ends with code 75; SLURM's own end time is kept by itself."""
+    """Minutes from the command on, after which the job saves and ends with 75; SLURM's end is kept anyway."""
     time_margin: NotNegative = 2.0
     """Minutes before the time limit, or SLURM's end time, at which the job stops."""
     hang_timeout: Annotated[float, Field(gt=0)] = 900.0

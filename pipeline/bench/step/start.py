@@ -12,8 +12,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from pipeline.preempt import process_start
 
 IMPORTS = (("torch", "torch"), ("DALI", "nvidia.dali.plugin.pytorch"), ("our modules", "pipeline.train"))
 """One after the other, so that each is known alone; ``launch.train`` imports them at the same place."""
@@ -35,7 +36,7 @@ class Marks:
 
     def __init__(self, given: float):
         self._given = given
-        self.ends: dict[str, float] = {"launcher": _process_start(), "Python": time.time()}
+        self.ends: dict[str, float] = {"launcher": process_start(os.getpid()), "Python": time.time()}
 
     def note(self, part: str) -> None:
         self.ends.setdefault(part, time.time())
@@ -67,13 +68,6 @@ class Marks:
             # Python's own start is known to a hundredth of a second: it may seem to be before the command.
             told = {part: max(0.0, end - start) for (part, end), start in parts}
             print(json.dumps(told))
-
-
-def _process_start() -> float:
-    """Of this process, in Unix seconds, to a hundredth."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
 
 
 def main() -> None:
