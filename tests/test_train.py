@@ -236,6 +236,25 @@ def test_start_weights_need_the_same_network(small_index, tmp_path):
             fit(Job(other, ranks, split))
 
 
+def test_a_run_goes_on_under_newer_code(small_index, tmp_path):
+    """Its checkpoint knows nothing of keys that came later; another value than their defaults is refused."""
+    path = write_config(tmp_path / "c.yaml", quick_config(small_index, tmp_path).model_dump())
+    assert door("launch.train", path, "train.epochs=0.2").returncode == 0
+    newest = checkpoint.latest(tmp_path / "quick")
+    state = checkpoint.read(newest)
+    del state["config"]["data"]["pictures"]["pad_colour"]
+    state["config"]["train"]["epochs"] = 1.0
+    torch.save({"format": checkpoint.FORMAT} | state, newest)
+    got = door("launch.train", path, "data.pictures.pad_colour=mean")
+    assert got.returncode == 2
+    assert "error: data.pictures.pad_colour: 'mean', but " in got.stderr
+    assert "was started with 'black'" in got.stderr
+    got = door("launch.train", path)
+    assert got.returncode == 0, got.stderr
+    steps = [row["step"] for row in read_rows(tmp_path / "quick" / "metrics.jsonl")]
+    assert steps == list(range(1, 12))
+
+
 def test_another_run_in_the_same_folder_is_refused(small_index, tmp_path):
     config = quick_config(small_index, tmp_path, train__epochs=0.2)
     path = write_config(tmp_path / "c.yaml", config.model_dump())

@@ -127,7 +127,7 @@ def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ra
             watchdog.close()
         # After an error the process just ends. NCCL's goodbye would wait for the other ranks, which may be
         # waiting for this one; gloo's would end them at once, with a fault of theirs before this one is told.
-        if well:
+        if well or world == 1:
             dist.destroy_process_group()
 
 

@@ -1,5 +1,7 @@
 """May this command go on from that checkpoint? Only if it is the same run on the same pictures."""
 
+from pydantic import ValidationError
+
 from pipeline.config import TrainConfig, UserError
 from pipeline.train import checkpoint
 
@@ -42,12 +44,20 @@ def find(config: TrainConfig, fingerprint: str, tell: bool) -> dict | None:
             f"data.index: {config.data.index} is not what {path} was trained on; "
             f"give the same pictures, or another name than {config.name}"
         )
-    for key, (before, now) in differences(state["config"], config.model_dump()).items():
+    for key, (before, now) in differences(_completed(state["config"]), config.model_dump()).items():
         raise UserError(
             f"{key}: {now!r}, but {config.folder} was started with {before!r}; "
             f"give {before!r} to go on, or another name to start anew"
         )
     return state
+
+
+def _completed(config: dict) -> dict:
+    """A checkpoint's config with keys that are newer than it, which then did what their defaults do."""
+    try:
+        return TrainConfig.model_validate(config).model_dump()
+    except ValidationError:  # a key of it is no more: it will be named
+        return config
 
 
 def differences(before: dict, now: dict, prefix: str = "") -> dict[str, tuple]:
