@@ -8,7 +8,7 @@ CONFIG=$1 TRANSFER=$2 RUN=$3 DATASETS=$4
 
 train=$(sbatch --parsable "${@:5}" slurm/train.sbatch "$CONFIG")
 after=(--dependency="afterok:$train" --kill-on-invalid-dep=yes)
-words=(name="${RUN#*/}" checkpoint="$RUN" --only %a)
+words=(runs="$(dirname "$RUN")" name="$(basename "$RUN")" checkpoint="$RUN" --only %a)
 transfer=$(sbatch --parsable "${after[@]}" --array="$DATASETS" slurm/transfer.sbatch "$TRANSFER" "${words[@]}")
 after=(--dependency="afterok:$train,afterany:$transfer" --kill-on-invalid-dep=yes)
 report=$(sbatch --parsable "${after[@]}" slurm/command.sbatch launch.report "$RUN")

@@ -1,6 +1,8 @@
 """Submitting without a cluster: what is refused and written; arrays, scripts, and restarts."""
 
+import errno
 import fcntl
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch import submit
-from pipeline.cluster import client, script
+from pipeline.claim import claim
+from pipeline.cluster import client, script, submission
 from pipeline.cluster.arrays import variants
 from pipeline.cluster.nodes import gpus_per_node, nodes_that_fit
 from pipeline.cluster.restarts import FAULTS, FRUITLESS, RESTARTS, History, progress
-from pipeline.config import TrainConfig, UserError, parse
+from pipeline.cluster.submission import Request
+from pipeline.config import TrainConfig, UserError, load, parse
 
 
 @pytest.fixture
@@ -207,6 +211,21 @@ def test_progress_counts_what_is_saved(tmp_path):
     assert progress(tmp_path) == 12 + 5 + 1
 
 
+def test_features_that_grow_are_progress(tmp_path):
+    """A transfer's first hours; they lie beside the runs."""
+    run, growing = tmp_path / "runs/a/b", tmp_path / "runs/features/0123.partial"
+    run.mkdir(parents=True)
+    growing.mkdir(parents=True)
+    seen = [progress(run)]
+    for rows in (640, 1280):
+        (growing / "progress.json").write_text(json.dumps({"rows": rows}))
+        seen.append(progress(run))
+    (growing / "progress.json").write_text("{")
+    (tmp_path / "runs/features/0123.npy").touch()
+    seen.append(progress(run))
+    assert seen == [0, 640, 1280, 1]
+
+
 def test_a_history_survives_what_a_node_wrote_last(tmp_path):
     History([1, 2], 1).write(tmp_path / "job.json")
     assert History.read(tmp_path / "job.json") == History([1, 2], 1)
@@ -257,3 +276,37 @@ def test_a_controller_that_never_answers_is_given_up(tmp_path, monkeypatch):
 def stand_in(folder: Path, script: str) -> None:
     (folder / "scontrol").write_text(f"#!/bin/bash\n{script}\n")
     (folder / "scontrol").chmod(0o755)
+
+
+def test_another_array_of_the_recipe_leaves_the_first_ones_configs_alone(place):
+    """Its tasks have the same numbers, and those of the first may still wait."""
+    configs = [load(TrainConfig, "quick.yaml", [f"seed={seed}", f"name=quick-{seed}"]) for seed in range(4)]
+    first, second = (
+        submission.train(some, Path("runs/quick"), Request()) for some in (configs[:2], configs[2:])
+    )
+    for piece in (first, second, first):
+        submission.write(piece)
+    for piece, seeds in ((first, (0, 1)), (second, (2, 3))):
+        (words,) = piece.words
+        for task, seed in enumerate(seeds):
+            assert load(TrainConfig, words.replace("%a", str(task)), []).seed == seed
+
+
+def test_a_space_in_a_path_is_no_end(place):
+    config = load(TrainConfig, "quick.yaml", ["runs=my runs"])
+    piece = submission.train([config], config.folder, Request())
+    submission.write(piece)
+    text = piece.path.read_text()
+    assert '#SBATCH --output="my runs/quick/slurm/%j.log"' in text
+    assert "exec bash 'my runs/quick/slurm/job.sh' launch.train" in text
+
+
+def test_without_locks_a_job_begins_and_tells(tmp_path, monkeypatch, capsys):
+    """As on Lustre that is mounted without flock."""
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with claim(tmp_path):
+        assert "cannot be locked (No locks available); see to it that only one job" in capsys.readouterr().err

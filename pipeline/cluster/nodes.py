@@ -53,4 +53,10 @@ def head_address(nodes: list[str], here: str) -> str:
     :param nodes: of the job. :param here: this one.
     """
     others = [name for name in nodes if name != here]
-    return address_towards(shown("node", others[0]).get("NodeAddr", others[0])) if others else "127.0.0.1"
+    if not others:
+        return "127.0.0.1"
+    try:
+        other = shown("node", others[0]).get("NodeAddr", others[0])
+    except UserError:  # a controller that does not answer; the name mostly leads there too
+        other = others[0]
+    return address_towards(other)

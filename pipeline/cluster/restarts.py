@@ -70,9 +70,21 @@ class History:
 
 
 def progress(run: Path) -> int:
-    """A number that changes when a run gets further: steps in checkpoints, of transfers too, and answers."""
+    """A number that changes when a run gets further: steps in checkpoints, of transfers too, answers, and
+    pictures whose features are computed (for all runs of the folder: they share them)."""
     folders = {file.parent.parent for file in run.rglob("checkpoints/step_*.pt")}
-    return sum(map(saved_step, folders)) + sum(1 for _ in run.glob("transfer/*/*.npz"))
+    features = [folder / "features" for folder in run.parents if (folder / "features").is_dir()][:1]
+    grown = sum(_rows(file) for folder in features for file in folder.rglob("progress.json"))
+    whole = sum(1 for folder in features for _ in folder.rglob("*.npy"))
+    return sum(map(saved_step, folders)) + sum(1 for _ in run.glob("transfer/*/*.npz")) + grown + whole
+
+
+def _rows(file: Path) -> int:
+    """Of an array that grows (``transfer.cache``)."""
+    try:
+        return int(json.loads(file.read_text())["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def saved_step(run: Path) -> int:

@@ -1,6 +1,7 @@
 """A batch script of ``slurm/`` with a run's own settings in it."""
 
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ def render(name: str, settings: Mapping[str, object], folder: Path) -> str:
     added = [_line(key, value) for key, value in wanted.items()]
     added.append(f"export PYTHON=${{PYTHON:-{sys.executable}}}")
     text = "\n".join([*lines[:place], *added, *lines[place:]]) + "\n"
-    return text.replace(f"slurm/{BODY}", str(folder / BODY))
+    return text.replace(f"slurm/{BODY}", shlex.quote(str(folder / BODY)))
 
 
 def body() -> str:
@@ -38,4 +39,6 @@ def body() -> str:
 
 
 def _line(key: str, value: object) -> str:
-    return f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}"
+    if value is True:
+        return f"#SBATCH --{key}"
+    return f'#SBATCH --{key}="{value}"' if " " in str(value) else f"#SBATCH --{key}={value}"

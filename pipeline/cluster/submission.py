@@ -1,5 +1,6 @@
 """What is submitted: batch scripts rendered into the run's folder, and how they wait for each other."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,10 +69,14 @@ class Piece:
 
 
 def train(configs: list[TrainConfig], home: Path, request: Request) -> Piece:
-    """One run, or an array of one run per config, with its files in ``home``."""
-    tasks, runs = len(configs), tuple(config.folder for config in configs)
-    file = "train.yaml" if tasks == 1 else "train-%a.yaml"
-    files = {file.replace("%a", str(number)): dump(config) for number, config in enumerate(configs)}
+    """One run, or an array of one run per config, with its files in ``home``.
+
+    Arrays of other runs may have theirs there too, for tasks of the same numbers.
+    """
+    tasks, runs, dumped = len(configs), tuple(config.folder for config in configs), list(map(dump, configs))
+    digest = hashlib.sha256("".join(dumped).encode()).hexdigest()[:8]
+    file = "train.yaml" if tasks == 1 else f"train-{digest}-%a.yaml"
+    files = {file.replace("%a", str(number)): config for number, config in enumerate(dumped)}
     settings = _settings("train", home, request, tasks, signal=_notice(configs[0].train.time_margin))
     return Piece("train", "train", home, runs, (str(home / "slurm" / file),), settings, files, tasks)
 
