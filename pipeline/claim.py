@@ -24,8 +24,8 @@ def claim(folder: Path) -> TextIOWrapper | None:
 def locked(file: IO | int, folder: Path) -> bool:
     """Locks an open file; false if another process has done so.
 
-    Some file systems have no locks (Lustre without its flock option, NFS without lockd). There it is told, and
-    nothing keeps a second job out.
+    Some file systems have no locks (Lustre without its flock option, NFS without lockd). There it is told,
+    and nothing keeps a second job out.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -177,7 +177,7 @@ def test_neighbours_and_shots_are_scikit_learns_on_the_right_pictures(done):
         assert np.array_equal(kept.answers, said(drawn.rows, seen.tested(number), chosen["k"]))
     for number in range(3):  # the third draw takes the first seed's pictures again, but others of them
         rows = task.draws[number % 2].rows
-        rows = rows[few_shot(labels[rows], 4, number, 3)]
+        rows = rows[few_shot(labels[rows], 4, number, 3, of_drawn=True)]
         unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (seen.at(rows), seen.pool)]
         theirs = LogisticRegression(C=1.0, tol=1e-9, max_iter=10_000).fit(unit[0], labels[rows])
         kept = Answers.read(config.folder / f"transfer/other/analyses/shots-4-{number}.npz")

@@ -1,6 +1,7 @@
 """Two models on the same pictures: the permutation test against scipy's, and launch.report's table."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,15 @@ def test_only_answers_to_the_same_question_are_paired(tmp_path):
     (kept / "transfer/birds/frozen-1.npz").write_bytes(b"PK cut off")
     with pytest.raises(UserError, match=r"frozen-1\.npz: no answers as launch\.transfer keeps them"):
         compare([first, load(kept)])
+
+
+def test_answers_of_an_earlier_run_of_more_seeds_take_no_part(tmp_path):
+    """They stay in the folder, and may be of another recipe."""
+    first, second = (transferred(tmp_path / name, share) for name, share in (("a", 0.5), ("b", 0.8)))
+    before = compare([load(first), load(second)])
+    for number in (3, 4):
+        shutil.copy(first / "transfer/birds/frozen-0.npz", second / f"transfer/birds/frozen-{number}.npz")
+    assert compare([load(first), load(second)]) == before != []
 
 
 def test_the_door_prints_p_below_the_table_of_both(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, drawn_pictures, torchrun
 from jobs import damage, photographs
+from torch.backends import cudnn
 
 from pipeline.config import Loading, Model, Pictures, UserError
 from pipeline.data.index import Split, open_index
@@ -116,6 +117,28 @@ def test_computed_once_and_healed(counted, split, tmp_path, capsys):
         assert counted.passes == counted_before + 3, (
             "training's augmentation is not evaluation's preprocessing"
         )
+
+
+def test_convolutions_are_exact_and_cudnns(counted, split, tmp_path):
+    """Whether there is a GPU or not: flags() switches off what it is not given."""
+    seen = []
+    type(counted).at_pass = (1, lambda: seen.append((cudnn.enabled, cudnn.allow_tf32)))
+    before = (cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32)
+    with join("cpu") as ranks:
+        get(counted, split, tmp_path, ranks)
+    assert seen == [(True, False)]
+    assert (cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32) == before
+
+
+def test_what_lies_around_a_small_picture_is_of_the_key(counted, split, tmp_path):
+    whole = SMALL.model_copy(update={"eval_size": 40})
+    with join("cpu") as ranks:
+        black, mean, again = (
+            get(counted, split, tmp_path, ranks, pictures=whole.model_copy(update={"pad_colour": colour}))[0]
+            for colour in ("black", "mean", "black")
+        )
+    assert not np.allclose(black, mean, atol=1e-2)
+    assert np.array_equal(black, again)
 
 
 def test_several_depths_come_from_one_pass_and_resolutions_from_one_each(counted, split, tmp_path):

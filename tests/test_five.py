@@ -260,7 +260,15 @@ def test_learning_rate_and_decay_are_chosen_on_validation(world):
         task = Task.open(whole.datasets[0], 0, "datasets.0")
         patch.setattr(Stage, "_seen", lambda *words: tested.append(words[2:]) or seen(*words))
         answers, chosen, _ = stage.answers(task, "finetuned", 0)
-    *trials, (train, test) = tested
+        *trials, (train, test) = tested
+        tested.clear()
+        again, known, _ = stage.answers(task, "finetuned", 0)
+    assert len(tested) == 1, "scores of the grid are kept"
+    assert np.array_equal(answers, again)
+    assert chosen == known
+    home = whole.folder / "transfer/voc2007"
+    assert len(list(home.glob("*/grid/*/score.json"))) == 6
+    assert not list(home.glob("*/grid/*/checkpoints")), "and their checkpoints are not"
     paths = [task.learned.take(rows).table["path"].to_pylist() for rows in task.draws[0].choosing]
     assert len(trials) == 6
     for parts in trials:

@@ -161,7 +161,7 @@ def test_few_shots_learn_from_just_the_drawn_pictures():
     drawn = few_shots(train, labels, test, classes=4, seeds=[3, 4])
     found = {(number, seed): answer for number, seed, answer in drawn}
     assert set(found) == {(number, seed) for number in (1, 5, 10, 20) for seed in (3, 4)}
-    rows = few_shot(labels, 5, 3, 4)
+    rows = few_shot(labels, 5, 3, 4, of_drawn=True)
     unit = train / np.linalg.norm(train, axis=1, keepdims=True)
     theirs = LogisticRegression(C=1.0, tol=1e-9, max_iter=10_000).fit(unit[rows].astype(float), labels[rows])
     expected = theirs.predict((test / np.linalg.norm(test, axis=1, keepdims=True)).astype(float))

@@ -123,6 +123,18 @@ def test_split_and_few_shot_of_one_seed_are_unrelated():
     assert 2.3 < np.mean(both) < 2.7  # 5 * 5 / 10 expected
 
 
+def test_a_few_of_the_drawn_are_any_of_them():
+    """Drawn twice from one stream, a class's first picture came 57 times in 3,000 instead of 4."""
+    labels = np.zeros(800, dtype=int)
+    taken = np.zeros(800, dtype=int)
+    for seed in range(3000):
+        drawn = few_shot(labels, 30, seed)
+        taken[drawn[few_shot(labels[drawn], 1, seed, of_drawn=True)]] += 1
+    assert taken.sum() == 3000
+    assert taken.max() < 18  # 3.75 expected; Poisson's chance of one above 17 in 800 is 1e-4
+    assert taken[0] < 16
+
+
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
 def test_split_refuses_a_fraction_outside(fraction):
     with pytest.raises(UserError, match="fraction="):

@@ -173,3 +173,15 @@ def test_mistakes_cost_a_line_each(pretrained, other_index, tmp_path):
             (wrong if key == "checkpoint" else wrong["datasets"][0])[key] = value
             with pytest.raises(UserError, match=message):
                 run(parse(TransferConfig, wrong, "test"), ranks)
+
+
+def test_where_and_how_a_transfer_runs_may_change_when_it_goes_on(tmp_path):
+    """Earlier versions kept such keys among what decides the answers."""
+    file, numbers = tmp_path / "finetuned-0.npz", np.arange(3)
+    kept = {"batch": 6, "epochs": 2, "accumulate": 2, "time_limit": 60.0}
+    Answers(numbers, numbers, numbers, {}, {"seed": 0, "finetuned": {"train": kept}}).keep(file)
+    asked = {"seed": 0, "finetuned": {"train": {"batch": 6, "epochs": 2}}}
+    assert Answers.known(file, asked)
+    asked["finetuned"]["train"]["batch"] = 12
+    with pytest.raises(UserError, match=r"finetuned\.train\.batch: 12, but .* was made with 6"):
+        Answers.known(file, asked)

@@ -60,7 +60,7 @@ def _compared(
     if len(metrics) > 1:
         return None
     ((dataset, name),) = metrics
-    a, b = (_answers(each, transfer["stem"], mode) for each, transfer in ((run, ours), (other, theirs)))
+    a, b = (_answers(each, transfer, mode) for each, transfer in ((run, ours), (other, theirs)))
     if name not in METRICS or not a or [_question(each) for each in a] != [_question(each) for each in b]:
         return None
     metric, classes = METRICS[name], len(ours["classes"])
@@ -78,13 +78,11 @@ def _metric(transfer: dict[str, Any], mode: str) -> str | None:
     return next((row.get("metric") for row in transfer["results"] if row["mode"] == mode), None)
 
 
-def _answers(run: Run, stem: str, mode: str) -> list[Answers]:
-    files = sorted((run.path / "transfer" / stem).glob(f"{mode}-*.npz"), key=_number)
-    return [_read(file) for file in files]
-
-
-def _number(file: Path) -> int:
-    return int(file.stem.rpartition("-")[2])
+def _answers(run: Run, transfer: dict[str, Any], mode: str) -> list[Answers]:
+    """Those of the result's seeds; the folder may hold more, of an earlier run of more."""
+    count = sum(row["mode"] == mode for row in transfer["results"])
+    folder = run.path / "transfer" / transfer["stem"]
+    return [_read(folder / f"{mode}-{number}.npz") for number in range(count)]
 
 
 def _read(file: Path) -> Answers:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.config.protocol import MULTILABEL
 from pipeline.report.inputs import MODES, Run
 from pipeline.report.style import MARKERS, MODE_NAMES, Look, new_figure, shorten, spread, styled, title
 from pipeline.report.tables import metric, percent
@@ -167,12 +168,20 @@ def _span(groups: list[tuple[dict[str, Any], list[str]]]) -> tuple[float, float]
     """Percent from below the least to above the greatest thing drawn."""
     shown = []
     for transfer, modes in groups:
-        shown.append(1 / max(len(transfer["classes"]), 1))
+        shown += [] if (chance := _chance(transfer)) is None else [chance]
         shown += [transfer["summary"][mode][key] for mode in modes for key in ("low", "high")]
         shown += [result["value"] for result in transfer["results"]]
     low, high = 100 * min(shown), 100 * max(shown)
     pad = 0.05 * max(high - low, 1.0)
     return max(low - pad, 0.0) if low >= 0 else low - pad, min(high + pad, 101.0)
+
+
+def _chance(transfer: dict[str, Any]) -> float | None:
+    """What guessing scores; none where it is not one of as many as there are classes: an average precision by
+    chance depends on how many pictures show a class."""
+    if any(result.get("metric") in MULTILABEL for result in transfer["results"]):
+        return None
+    return 1 / max(len(transfer["classes"]), 1)
 
 
 def _group(axes: Axes, transfer: dict[str, Any], modes: list[str], top: float, look: Look) -> None:
@@ -185,13 +194,13 @@ def _group(axes: Axes, transfer: dict[str, Any], modes: list[str], top: float, l
         shorten(transfer["dataset"], 34), (0, top), color=theme.ink, weight="bold", parse_math=False,
         bbox=cover, **margin,
     )  # fmt: skip
-    chance = 1 / max(len(transfer["classes"]), 1)
-    axes.annotate(
-        f"╎ chance {percent(chance)}", (1, 0.5), (7, 0), xycoords=name, textcoords="offset points",
-        va="center", color=theme.muted, fontsize=8, bbox=cover, annotation_clip=False,
-    )  # fmt: skip
-    ends = [top + 0.5, top + len(modes) + 0.45]
-    axes.plot([100 * chance] * 2, ends, color=theme.muted, linewidth=1, linestyle=(0, (3, 2)))
+    if (chance := _chance(transfer)) is not None:
+        axes.annotate(
+            f"╎ chance {percent(chance)}", (1, 0.5), (7, 0), xycoords=name, textcoords="offset points",
+            va="center", color=theme.muted, fontsize=8, bbox=cover, annotation_clip=False,
+        )  # fmt: skip
+        ends = [top + 0.5, top + len(modes) + 0.45]
+        axes.plot([100 * chance] * 2, ends, color=theme.muted, linewidth=1, linestyle=(0, (3, 2)))
     for lane, mode in enumerate(modes, 1):
         y, colour = top + lane, getattr(theme, mode)
         figures = transfer["summary"][mode]

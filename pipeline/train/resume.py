@@ -27,6 +27,7 @@ FREE = (
     "monitor",
 )
 """Keys that may change when a run goes on: they say how and where it runs, not what it computes."""
+FREE_IN_TRAIN = {name.removeprefix("train.") for name in FREE if name.startswith("train.")}
 
 
 def find(config: TrainConfig, fingerprint: str, tell: bool) -> dict | None:

@@ -200,6 +200,8 @@ def _identity(stage: Stage, task: Task, analysis: Analysis, number: int) -> dict
     identity |= {"seed": stage.config.seed + number, "analysis": analysis.kind, "x": analysis.x}
     if analysis.kind == "resolution":
         identity["pictures"] = _at(stage.pictures(task, "frozen"), analysis.x).model_dump()
+    if analysis.kind == "shots":
+        identity["drawn"] = "apart from the seed's own pictures"
     if analysis.kind == "neighbours":
         identity["neighbours"] = sorted(stage.config.frozen.neighbours)
     searching = {"neighbours": ["search"], "shots": ["search", "validation", "choose_by", "metric"]}

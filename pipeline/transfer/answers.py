@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config import UserError
 from pipeline.files import write_whole
-from pipeline.train.resume import differences
+from pipeline.train.resume import FREE_IN_TRAIN, differences
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Answers:
             if "labels" not in found:
                 return False  # of an earlier version
             before = json.loads(str(found["identity"]))
+        for mode in ("finetuned", "scratch"):
+            for key in FREE_IN_TRAIN:  # which earlier versions kept, too
+                before.get(mode, {}).get("train", {}).pop(key, None)
         for key, (old, new) in differences(before, identity).items():
             raise UserError(
                 f"{key}: {new!r}, but {file} was made with {old!r}; "

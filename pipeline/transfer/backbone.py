@@ -53,7 +53,8 @@ class Backbone:
     """A checkpoint's network.
 
     :ivar path: of the checkpoint file.
-    :ivar digest: sha256 of that file, or for its moving average of that and a word more.
+    :ivar digest: sha256 of that file; for its moving average, and for a network that the file does not name
+        (its tensors may fit several), of that and a word more.
     :ivar classes: of its own head; 0 if it came without one.
     :ivar pictures: as it was shown them; none where the file does not say.
     """
@@ -78,6 +79,8 @@ class Backbone:
         digest = sha256(found.file)
         if ema:
             digest = hashlib.sha256(f"{digest} ema".encode()).hexdigest()
+        if found.about is None:
+            digest = hashlib.sha256(f"{digest} {about.name}".encode()).hexdigest()
         with torch.device("meta"):
             head = f"{build(about.name, 1, **switches(about)).head_name}.weight"
         classes = len(found.tensors[head]) if head in found.tensors else 0

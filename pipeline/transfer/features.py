@@ -67,6 +67,8 @@ def preprocessing(loader: Loader) -> dict:
     """What of the config decides the network's input in evaluation."""
     used = ("eval_resize", "interpolation", "mean", "std")
     settings = loader.pictures.model_dump(include=set(used))
+    if loader.pictures.eval_resize is None and loader.pictures.pad_colour != "black":
+        settings["pad_colour"] = loader.pictures.pad_colour  # around a picture smaller than the window
     return settings | {"side": loader.pictures.evaluation_size}
 
 
@@ -113,8 +115,11 @@ def _extract(
     start = ranks.gather(growing.rows if growing else 0)[0]
     faults: list[Fault] = []
     bad = False
-    # A GPU's convolutions would round to TF32's ten bits by default.
-    exact = torch.backends.cudnn.flags(allow_tf32=False)
+    # A GPU's convolutions would round to TF32's ten bits by default. What flags() is not given it sets to a
+    # default of its own, which for cuDNN is off.
+    exact = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False
+    )
     bar = Bar(title, n, "pictures", ranks.first, start)
     with growing or nullcontext(), torch.inference_mode(), exact, bar:
         rows = evaluation_rows(n, batch, ranks.rank, ranks.world, start)

@@ -3,8 +3,11 @@
 Each returns the answers on the test pictures and what was chosen without them.
 """
 
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,18 +23,20 @@ from pipeline.config import (
     UserError,
 )
 from pipeline.data.index import Split
+from pipeline.files import write_whole
 from pipeline.train import Job, fit
 from pipeline.train.evaluate import Evaluation
 from pipeline.train.nonfinite import DivergedError
 from pipeline.train.ranks import Ranks
+from pipeline.train.resume import FREE_IN_TRAIN
 from pipeline.transfer.backbone import LAST, Backbone
 from pipeline.transfer.features import refuse
 from pipeline.transfer.frozen import Found, Seen, probed, see
 from pipeline.transfer.grid import choose, score
 from pipeline.transfer.task import Task
 
-NEVER = 1e9
-"""Epochs between checkpoints where only the last step's is wanted; a job that is asked to stop saves too."""
+SAVE_EVERY = 1000
+"""Steps between checkpoints, about: what a job that is killed without notice loses."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Stage:
                 choosing["search"] = search
             return identity | choosing
         recipe = getattr(self.config, mode)
-        fixed = {"optim": recipe.optim.model_dump(), "train": recipe.train.model_dump(exclude={"device"})}
+        fixed = {"optim": recipe.optim.model_dump(), "train": recipe.train.model_dump(exclude=FREE_IN_TRAIN)}
         if recipe.grid is not None:
             fixed["grid"] = recipe.grid.model_dump()
             identity |= choosing
@@ -107,10 +112,7 @@ class Stage:
             def tried(optim: Optimizer) -> float | None:
                 place = f"{config.name}/grid/lr{optim.lr:g}-wd{optim.weight_decay:g}"
                 trial = config.model_copy(update={"name": place, "optim": optim})
-                try:
-                    return score(task, held_out.labels, self._seen(trial, learned, held_out))
-                except DivergedError:
-                    return None
+                return self._tried(trial, task, learned, held_out)
 
             optim, chosen = choose(recipe.grid, recipe.optim, tried, f"{mode}.grid.lr")
             config = config.model_copy(update={"optim": optim})
@@ -121,6 +123,29 @@ class Stage:
         about = {"lr": config.optim.lr, **length, "batch": recipe.train.batch}
         return seen.scores if task.multilabel else seen.predictions, about | chosen, seen.confidence
 
+    def _tried(self, trial: TrainConfig, task: Task, learned: Split, held_out: Split) -> float | None:
+        """One pair of the grid: trained on one split, scored on the other; none = diverged.
+
+        The score is kept, and the checkpoint goes: those of a grid would be hundreds of gigabytes.
+        """
+        file = trial.folder / "score.json"
+        about = trial.model_dump(include={"seed", "model", "optim"})
+        about |= {"train": trial.train.model_dump(exclude=FREE_IN_TRAIN), "choose_by": task.dataset.choose_by}
+        about |= {"pictures": trial.data.pictures.model_dump(), "checkpoint": self.backbone.digest}
+        about |= {"fingerprints": [learned.fingerprint, held_out.fingerprint]}
+        known = self.ranks.gather(_kept(file, about) if self.ranks.first else None)[0]
+        if known is not None:
+            return known["score"]
+        try:
+            found = score(task, held_out.labels, self._seen(trial, learned, held_out))
+        except DivergedError:
+            found = None
+        if self.ranks.first:
+            write_whole(file, json.dumps(about | {"score": found}).encode())
+            shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)
+        self.ranks.barrier()
+        return found
+
     def _seen(self, config: TrainConfig, train: Split, test: Split) -> Evaluation:
         """What the network trained on one split says of another."""
         job = Job(config, self.ranks, train, evaluation_batch=self.config.batch)
@@ -130,6 +155,7 @@ class Stage:
 
     def _train_config(self, task: Task, mode: str, number: int) -> TrainConfig:
         recipe: Recipe = getattr(self.config, mode)
+        pictures = len(task.draws[number].rows)
         start = str(self.backbone.path) if mode == "finetuned" else None
         weights = {"checkpoint": start, "ema": self.config.ema and start is not None}
         # Another checkpoint at the same path is another run.
@@ -148,6 +174,16 @@ class Stage:
             model=self.backbone.about.model_copy(update=weights),
             optim=recipe.optim,
             train=recipe.train,
-            checkpoint=Checkpoint(every=NEVER, keep=1),
+            checkpoint=Checkpoint(every=SAVE_EVERY * recipe.train.batch / pictures, keep=1),
             monitor=Monitor(wandb=False, log_every=self.config.monitor.log_every),
         )
+
+
+def _kept(file: Path, about: dict) -> dict | None:
+    """What was kept of just such a trial."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    same = isinstance(found, dict) and found == json.loads(json.dumps(about)) | {"score": found.get("score")}
+    return found if same else None

@@ -13,24 +13,27 @@ import numpy as np
 from pipeline.config import UserError
 
 # One number a use, so that the same seed does not draw the same stream for two things.
-_FEW_SHOT, _SPLIT, _TIES = 0, 1, 2
+_FEW_SHOT, _SPLIT, _TIES, _SHOTS = 0, 1, 2, 3
 
 
-def few_shot(labels: np.ndarray, per_class: int, seed: int, classes: int | None = None) -> np.ndarray:
+def few_shot(
+    labels: np.ndarray, per_class: int, seed: int, classes: int | None = None, *, of_drawn: bool = False
+) -> np.ndarray:
     """Rows of exactly `per_class` different pictures of every class, ascending.
 
     labels: (N,) integers. Returns (classes * per_class,) int64. With the same seed a smaller `per_class`
-    draws a subset of a larger one. UserError where a class has fewer pictures; with `classes` given,
-    classes without any picture are found too.
+    draws a subset of a larger one. `of_drawn`: the pictures were themselves drawn by this, perhaps with the
+    same seed, whose first words would then decide twice. UserError where a class has fewer pictures; with
+    `classes` given, classes without any picture are found too.
     """
     if per_class < 1:
         raise UserError(f"per_class={per_class}: needs at least 1 picture a class")
-    chosen = []
+    chosen, use = [], _SHOTS if of_drawn else _FEW_SHOT
     for name, rows in _by_class(labels, classes):
         if len(rows) < per_class:
             raise UserError(f"class {name} has {len(rows)} pictures, per_class={per_class} needs {per_class}")
         # A prefix of one permutation: growing per_class adds pictures and exchanges none.
-        chosen.append(_shuffled(rows, seed, _FEW_SHOT, name)[:per_class])
+        chosen.append(_shuffled(rows, seed, use, name)[:per_class])
     return np.sort(np.concatenate(chosen))
 
 

@@ -38,7 +38,7 @@ def few_shots(
     asked = _unit(test)
     for number in shots:
         for seed in seeds:
-            rows = few_shot(labels, number, seed, classes)
+            rows = few_shot(labels, number, seed, classes, of_drawn=True)
             found = fit(_unit(train[rows]), labels[rows], LAMBDA, classes, device=device)
             yield number, seed, found.predict(asked)
 
