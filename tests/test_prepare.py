@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,11 +17,13 @@ from odd_pictures import BAD, GOOD, as_pillow_reads, encoded, photograph, write_
 from PIL import Image
 
 from pipeline.config import Loading, Pictures, UserError
+from pipeline.data import reader as reading
 from pipeline.data.batches import evaluation_rows
 from pipeline.data.index import open_index
 from pipeline.data.loader import Loader
 from pipeline.data.prepare import How, write_index
 from pipeline.data.prepare.decode import Decoder
+from pipeline.data.prepare.header import Place
 from pipeline.data.sources import Files, Inside, Pixels, Source
 
 CPU = torch.device("cpu")
@@ -71,6 +74,45 @@ def test_headers_alone_tell_what_is_no_picture_at_all(tmp_path):
     summary = write_index(source_of(tmp_path / "raw", names), tmp_path / "index")
     found_out_later = {"cut.jpg", "last_byte.jpg", "cut.png"}
     assert {path for _, path, _ in summary.rejected} == set(BAD) - found_out_later
+
+
+@pytest.mark.parametrize("how", [How(), How(verify=True)])
+def test_a_file_system_that_fails_is_no_bad_picture(tmp_path, monkeypatch, how):
+    """A hiccup is asked again; one that stays ends the command in a line, and the same command goes on."""
+    rng, raw = np.random.default_rng(6), tmp_path / "raw"
+    raw.mkdir()
+    names = [f"{number}.jpg" for number in range(4)]
+    for name in names:
+        (raw / name).write_bytes(encoded(photograph(rng, 40, 50)))
+    monkeypatch.setattr(reading, "PAUSES", (0.0, 0.0))
+    opened, left = Place.open, {}
+
+    def fails(place: Place, row: int):
+        if not left.get(row):
+            return opened(place, row)
+        left[row] -= 1
+        return open("/proc/self/mem", "rb")  # its first page is never there: EIO
+
+    monkeypatch.setattr(Place, "open", fails)
+    left[1] = 3
+    with pytest.raises(UserError) as told:
+        write_index(source_of(raw, names), tmp_path / "index", how)
+    assert str(told.value) == (
+        f"{raw}/1.jpg: Input/output error, 3 times in a row; the same command goes on once it can be read"
+    )
+    left[1] = left[2] = 2
+    summary = write_index(source_of(raw, names), tmp_path / "index", how)
+    assert (summary.kept, summary.rejected) == ({"train": 4}, [])
+    assert left == {1: 0, 2: 0}
+
+
+def test_a_header_that_points_beyond_all_files_is_the_pictures_fault(tmp_path):
+    """The system's error then, EINVAL, is no failure of the file system."""
+    big = b"II+\0" + struct.pack("<HHQ", 8, 0, 2**63 - 1) + bytes(100)  # a BigTIFF
+    (tmp_path / "big.tif").write_bytes(big)
+    (tmp_path / "good.jpg").write_bytes(encoded(photograph(np.random.default_rng(0), 40, 50)))
+    summary = write_index(source_of(tmp_path, ["big.tif", "good.jpg"]), tmp_path / "index")
+    assert summary.rejected == [("train", "big.tif", "damaged: [Errno 22] Invalid argument")]
 
 
 @pytest.fixture(scope="module")

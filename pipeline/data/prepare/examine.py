@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pipeline.config import UserError
 from pipeline.data.prepare.decode import Decoder
 from pipeline.data.prepare.header import Header, PictureError, Place, header, one_line
 from pipeline.data.prepare.how import QUALITY, How
+from pipeline.data.reader import FINAL, PAUSES, patiently
 
 DECODED_AT_ONCE = 2**26  # pixels: 200 MB in a thread's hands
 
@@ -60,28 +62,35 @@ class Examiner:
         return found
 
     def _open(self, row: int) -> Found:
-        """The header, and all bytes if they are wanted."""
-        found = Found(row)
+        """The header, and all bytes if they are wanted.
+
+        :raises UserError: the file system does not answer, which says nothing about the picture.
+        """
         try:
-            found.size = self._place.size(row)
-            if not found.size:
-                raise PictureError("empty")
-            with self._place.open(row) as file:
-                if self._how.reads:
-                    found.content = file.read()
-                    file = io.BytesIO(found.content)
-                told: Header = header(file)
-            found.height, found.width, found.extension = (
-                told.height - self._banner,
-                told.width,
-                told.extension,
-            )
-            if found.height < 1:
-                raise PictureError(f"{told.height} pixels high, no higher than the banner of {self._banner}")
+            return patiently(lambda: self._read(row))
         except PictureError as error:
-            found.reason = str(error)
+            return Found(row, reason=str(error))
         except OSError as error:
-            found.reason = f"cannot be read: {error.strerror or one_line(error)}"
+            told = error.strerror or one_line(error)
+            if error.errno in FINAL:
+                return Found(row, reason=f"cannot be read: {told}")
+            raise UserError(
+                f"{self._place.path(row)}: {told}, {len(PAUSES) + 1} times in a row; "
+                "the same command goes on once it can be read"
+            ) from None
+
+    def _read(self, row: int) -> Found:
+        found = Found(row, size=self._place.size(row))
+        if not found.size:
+            raise PictureError("empty")
+        with self._place.open(row) as file:
+            if self._how.reads:
+                found.content = file.read()
+                file = io.BytesIO(found.content)
+            told: Header = header(file)
+        found.height, found.width, found.extension = told.height - self._banner, told.width, told.extension
+        if found.height < 1:
+            raise PictureError(f"{told.height} pixels high, no higher than the banner of {self._banner}")
         return found
 
     def _decode(self, found: list[Found]) -> None:
