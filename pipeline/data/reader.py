@@ -86,4 +86,8 @@ class Reader:
                 found = file.read()
         if not found:
             return Unreadable("empty")
+        if len(found) != self._bytes[row]:
+            # The index's height and width, and so the window, are another picture's.
+            known = int(self._bytes[row])
+            return Unreadable(f"changed since launch.prepare: {len(found)} bytes, the index says {known}")
         return np.frombuffer(found, np.uint8)
