@@ -256,6 +256,18 @@ def test_pointers_are_replaced_by_their_pictures_and_the_same_command_goes_on(tm
     assert "6 of 6 pictures, 2 classes (train 6)" in found.stdout, found.stderr
 
 
+def test_the_folder_that_one_is_in_may_become_the_index(many, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = door("launch.prepare", "imagefolder", "--root", str(many), "--out", ".")
+    assert "600 of 600 pictures" in found.stdout, found.stderr
+    assert len(open_index(tmp_path / "here").split("train")) == 500
+    monkeypatch.chdir(many)
+    found = door("launch.prepare", "imagefolder", "--root", str(many), "--out", ".")
+    last = found.stderr.splitlines()[-1]
+    assert last == f"error: --out {many}: not empty and not an index; give a new folder"
+
+
 def test_a_second_prepare_is_kept_out(many, tmp_path):
     first = prepare(many, tmp_path / "out", "--pack", "--quality", "80", "--shard", "20")
     while not list((tmp_path / "out.partial").glob("*.rows")) and first.poll() is None:
