@@ -59,14 +59,15 @@ def main(argv: list[str] | None = None) -> None:
             words.drop_duplicates,
             words.shard,
         )
-        raw = words.out.with_name(words.out.name + ".raw")
+        out = words.out.resolve()  # "." has no name that others could be made of
+        raw = out.parent / f"{out.name}.raw"
         options = sources.Options(words.seed, not words.no_background, raw)
         source = sources.read(words.source, words.root, options)
         if words.classes:
             source = sources.select_classes(source, words.classes.split(","))
         if words.val is not None:
             source = sources.carve(source, words.val, words.seed)
-        tell(write_index(source, words.out, how), words.out, len(source.classes))
+        tell(write_index(source, out, how), words.out, len(source.classes))
 
 
 def tell(summary: Summary, out: Path, classes: int) -> None:

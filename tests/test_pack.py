@@ -166,6 +166,46 @@ def test_decoded_pictures_of_padded_windows_are_cut_by_numpy_alike(raw, tmp_path
             assert np.abs(ours - theirs).max() < 1e-3
 
 
+def test_some_rows_of_decoded_pictures_are_those_rows(tmp_path):
+    """In one shard: neighbours of another shape, whose bytes divide or not, are not read in their place."""
+    rng, raw = np.random.default_rng(3), tmp_path / "raw"
+    raw.mkdir()
+    shapes = [((32, 32), (64, 64), (16, 64), (33, 20))[number % 4] for number in range(40)]
+    for number, shape in enumerate(shapes):
+        (raw / f"{number:02d}.png").write_bytes(encoded(photograph(rng, *shape), "PNG"))
+    for several in (shapes[:3], shapes[:4]):
+        rows = np.array([row for row in range(40) if shapes[row] in several])
+        files = Files(raw, [f"{row:02d}.png" for row in rows], np.zeros(len(rows), np.int64))
+        write_index(Source("mixed", ["a"], {"train": files}), tmp_path / "out", How(pack=True, decoded=True))
+        split = open_index(tmp_path / "out").split("train")
+        for shape in several:
+            kept = np.array([place for place, row in enumerate(rows) if shapes[row] == shape])
+            found = split.take(kept).pixels[np.arange(len(kept))]
+            for picture, row in zip(found, rows[kept], strict=True):
+                assert np.array_equal(picture, np.asarray(Image.open(raw / f"{row:02d}.png")))
+
+
+def test_decoded_pictures_of_one_shape_are_one_gather(tmp_path):
+    drawn = drawn_pictures(12, 3, 0)
+    write_index(Source("drawn", list("abc"), {"train": drawn}), tmp_path / "index")
+    some = open_index(tmp_path / "index").split("train").take([7, 2, 11])
+    found = some.pixels[np.array([2, 0])]
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, drawn.pixels[[11, 7]])
+
+
+def test_a_shard_whose_pictures_were_all_left_out_is_empty(tmp_path):
+    picture = photograph(np.random.default_rng(4), 40, 50)
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(encoded(picture, "PNG") if number else b"no picture")
+    files = Files(tmp_path, [f"{number}.png" for number in range(4)], np.zeros(4, np.int64))
+    how = How(pack=True, decoded=True, shard=1)
+    write_index(Source("four", ["a"], {"train": files}), tmp_path / "index", how)
+    split = open_index(tmp_path / "index").split("train")
+    assert sorted(file.stat().st_size for file in split.files) == [0, 6000, 6000, 6000]
+    assert all(np.array_equal(each, np.asarray(picture)) for each in split.pixels[np.arange(3)])
+
+
 def test_train_and_val_together_are_one_split_after_the_other(raw, tmp_path):
     paths = sorted(file.name for file in raw.iterdir())
     for how in (How(), How(pack=True, shard=7), How(pack=True, decoded=True, shard=7)):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,11 +17,13 @@ from odd_pictures import BAD, GOOD, as_pillow_reads, encoded, photograph, write_
 from PIL import Image
 
 from pipeline.config import Loading, Pictures, UserError
+from pipeline.data import reader as reading
 from pipeline.data.batches import evaluation_rows
 from pipeline.data.index import open_index
 from pipeline.data.loader import Loader
 from pipeline.data.prepare import How, write_index
 from pipeline.data.prepare.decode import Decoder
+from pipeline.data.prepare.header import Place
 from pipeline.data.sources import Files, Inside, Pixels, Source
 
 CPU = torch.device("cpu")
@@ -71,6 +74,45 @@ def test_headers_alone_tell_what_is_no_picture_at_all(tmp_path):
     summary = write_index(source_of(tmp_path / "raw", names), tmp_path / "index")
     found_out_later = {"cut.jpg", "last_byte.jpg", "cut.png"}
     assert {path for _, path, _ in summary.rejected} == set(BAD) - found_out_later
+
+
+@pytest.mark.parametrize("how", [How(), How(verify=True)])
+def test_a_file_system_that_fails_is_no_bad_picture(tmp_path, monkeypatch, how):
+    """A hiccup is asked again; one that stays ends the command in a line, and the same command goes on."""
+    rng, raw = np.random.default_rng(6), tmp_path / "raw"
+    raw.mkdir()
+    names = [f"{number}.jpg" for number in range(4)]
+    for name in names:
+        (raw / name).write_bytes(encoded(photograph(rng, 40, 50)))
+    monkeypatch.setattr(reading, "PAUSES", (0.0, 0.0))
+    opened, left = Place.open, {}
+
+    def fails(place: Place, row: int):
+        if not left.get(row):
+            return opened(place, row)
+        left[row] -= 1
+        return open("/proc/self/mem", "rb")  # its first page is never there: EIO
+
+    monkeypatch.setattr(Place, "open", fails)
+    left[1] = 3
+    with pytest.raises(UserError) as told:
+        write_index(source_of(raw, names), tmp_path / "index", how)
+    assert str(told.value) == (
+        f"{raw}/1.jpg: Input/output error, 3 times in a row; the same command goes on once it can be read"
+    )
+    left[1] = left[2] = 2
+    summary = write_index(source_of(raw, names), tmp_path / "index", how)
+    assert (summary.kept, summary.rejected) == ({"train": 4}, [])
+    assert left == {1: 0, 2: 0}
+
+
+def test_a_header_that_points_beyond_all_files_is_the_pictures_fault(tmp_path):
+    """The system's error then, EINVAL, is no failure of the file system."""
+    big = b"II+\0" + struct.pack("<HHQ", 8, 0, 2**63 - 1) + bytes(100)  # a BigTIFF
+    (tmp_path / "big.tif").write_bytes(big)
+    (tmp_path / "good.jpg").write_bytes(encoded(photograph(np.random.default_rng(0), 40, 50)))
+    summary = write_index(source_of(tmp_path, ["big.tif", "good.jpg"]), tmp_path / "index")
+    assert summary.rejected == [("train", "big.tif", "damaged: [Errno 22] Invalid argument")]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +184,88 @@ def test_a_changed_plan_starts_anew(many, tmp_path):
     assert process.returncode == 0, errors
     split = open_index(tmp_path / "out").split("train")
     assert max(split.heights.max(), split.widths.max()) == 40
+
+
+def stopped_after_train(root: Path, train: Files, out: Path, how: How) -> Source:
+    """A preparation that came to an end within val, whose only picture was an HTML page; it no longer is."""
+    (root / "val.jpg").write_text("<html>")
+    source = Source("two", ["a"], {"train": train, "val": Files(root, ["val.jpg"], np.zeros(1, np.int64))})
+    with pytest.raises(UserError, match="none of 1 val pictures is usable"):
+        write_index(source, out, how)
+    (root / "val.jpg").write_bytes(encoded(photograph(np.random.default_rng(9), 40, 50)))
+    return source
+
+
+@pytest.mark.parametrize("how", [How(), How(verify=True), How(pack=True, decoded=True, shard=2)])
+def test_pictures_that_changed_since_a_stopped_prepare_are_done_again(tmp_path, how):
+    rng, raw, mount = np.random.default_rng(7), tmp_path / "raw", tmp_path / "mount"
+    raw.mkdir()
+    for number in range(8):
+        (raw / f"{number}.jpg").write_bytes(encoded(photograph(rng, 40, 50 + number)))
+    (raw / "8.jpg").symlink_to(mount / "8.jpg")  # not there yet
+    (raw / "9.jpg").write_bytes(b"broken, and remains so")
+    train = Files(raw, [f"{number}.jpg" for number in range(10)], np.zeros(10, np.int64))
+    source = stopped_after_train(raw, train, tmp_path / "out", how)
+    shards = {file.name: file.stat().st_ino for file in (tmp_path / "out.partial").glob("*.pixels")}
+
+    mount.mkdir()
+    (mount / "8.jpg").write_bytes(encoded(photograph(rng, 44, 44)))
+    (raw / "3.jpg").write_bytes(encoded(photograph(rng, 60, 70)))
+    same_size = (raw / "5.jpg").stat().st_size
+    (raw / "5.jpg").write_bytes(encoded(photograph(rng, 20, 30)).ljust(same_size, b"\0"))
+    summary = write_index(source, tmp_path / "out", how)
+    assert summary.rejected == [("train", "9.jpg", "not a picture")]
+    write_index(source, tmp_path / "straight", how)
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+    kept = sum(ino == (tmp_path / "out" / name).stat().st_ino for name, ino in shards.items())
+    assert (kept >= 2) == how.pack, "of five shards at most three hold a picture that changed"
+
+
+def test_an_archive_that_changed_since_a_stopped_prepare_is_read_again(tmp_path):
+    """The same names at other places: old rows would point into the middle of the new one's pictures."""
+
+    def archive(gap: int) -> Files:
+        rng = np.random.default_rng(gap)
+        pictures = [encoded(photograph(rng, 50 + number, 60)) for number in range(6)]
+        offsets = np.cumsum([gap] + [len(each) + gap for each in pictures[:-1]])
+        (tmp_path / "all.tar").write_bytes(b"".join(bytes(gap) + each for each in pictures))
+        sizes = np.array([len(each) for each in pictures])
+        inside = Inside(["all.tar"], np.zeros(6, np.int64), offsets, sizes)
+        return Files(tmp_path, [f"{number}.jpg" for number in range(6)], np.zeros(6, np.int64), inside=inside)
+
+    source = stopped_after_train(tmp_path, archive(7), tmp_path / "out", How(verify=True))
+    splits = source.splits | {"train": archive(11)}
+    for out in ("out", "straight"):
+        write_index(Source("two", ["a"], splits), tmp_path / out, How(verify=True))
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+
+
+def test_pointers_are_replaced_by_their_pictures_and_the_same_command_goes_on(tmp_path):
+    """As git-LFS leaves them in a clone without ``git lfs pull``."""
+    words = ("imagefolder", "--root", str(tmp_path / "raw"), "--out", str(tmp_path / "out"))
+    files = [tmp_path / "raw" / "train" / name / f"{number}.jpg" for name in "ab" for number in range(3)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("version https://git-lfs.github.com/spec/v1\n")
+    found = door("launch.prepare", *words)
+    assert found.returncode == 2
+    assert "none of 6 train pictures is usable (train/a/0.jpg: not a picture)" in found.stderr
+    for file in files:
+        file.write_bytes(encoded(photograph(np.random.default_rng(1), 40, 50)))
+    found = door("launch.prepare", *words)
+    assert "6 of 6 pictures, 2 classes (train 6)" in found.stdout, found.stderr
+
+
+def test_the_folder_that_one_is_in_may_become_the_index(many, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = door("launch.prepare", "imagefolder", "--root", str(many), "--out", ".")
+    assert "600 of 600 pictures" in found.stdout, found.stderr
+    assert len(open_index(tmp_path / "here").split("train")) == 500
+    monkeypatch.chdir(many)
+    found = door("launch.prepare", "imagefolder", "--root", str(many), "--out", ".")
+    last = found.stderr.splitlines()[-1]
+    assert last == f"error: --out {many}: not empty and not an index; give a new folder"
 
 
 def test_a_second_prepare_is_kept_out(many, tmp_path):

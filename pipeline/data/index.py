@@ -140,19 +140,30 @@ class Stored:
     """Decoded pictures of a split, read from the mapped files only when asked for."""
 
     def __init__(self, split: Split):
-        self._files = [np.memmap(file, np.uint8, "r") for file in split.files]
+        self._files = [_mapped(file) for file in split.files]
         self._file, self._offset, self._bytes = split.places
         self._shapes = np.stack([split.heights, split.widths], axis=1)
-        self._whole = None
-        if len(self._files) == 1 and len(split) and (self._shapes == self._shapes[0]).all():
-            # Small pictures of one shape (CIFAR): a batch is one gather.
-            self._whole = self._files[0].reshape(-1, *map(int, self._shapes[0]), 3)
+        self._whole = self._in_one_piece() if len(split) else None
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray | list[np.ndarray]:
         """(b, H, W, 3) uint8 of pictures of one shape, copied; else a list of views (H, W, 3)."""
         if self._whole is not None:
             return self._whole[self._offset[rows] // self._bytes[rows]]
         return [self._one(row) for row in np.atleast_1d(rows)]
+
+    def _in_one_piece(self) -> np.ndarray | None:
+        """The file as (N, H, W, 3), if each row is one of the N; then a batch is one gather (CIFAR).
+
+        That the rows have one shape is not enough: they may be some of a split whose other pictures, which
+        lie in between, have other shapes.
+        """
+        height, width = map(int, self._shapes[0])
+        size = height * width * 3
+        one_shape = (self._shapes == self._shapes[0]).all()
+        on_the_grid = len(self._files[0]) % size == 0 and not (self._offset % size).any()
+        if len(self._files) > 1 or not one_shape or not on_the_grid:
+            return None
+        return self._files[0].reshape(-1, height, width, 3)
 
     def _one(self, row: int) -> np.ndarray:
         start = self._offset[row]
@@ -240,6 +251,11 @@ def fingerprint(table: pa.Table, decoded: bool) -> str:
         else:
             digest.update(column.to_numpy().tobytes())
     return digest.hexdigest()
+
+
+def _mapped(file: Path) -> np.ndarray:
+    """(bytes,) uint8; also of a shard whose pictures were all left out, for nothing cannot be mapped."""
+    return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
 
 
 def _size(path: Path) -> int:

@@ -3,17 +3,35 @@
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from pipeline.data.index import OWN_FILE, Split
 
 # A network file system's hiccup deserves another try; a file that is not there does not.
-_FINAL = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP)
+FINAL = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP)
 PAUSES = (0.1, 1.0)  # seconds before the second and the third try
+
+Answer = TypeVar("Answer")
+
+
+def patiently(read: Callable[[], Answer]) -> Answer:
+    """What ``read`` returns, which is asked again where a file system has a hiccup.
+
+    :raises OSError: one that is final for the file, or that of the last try.
+    """
+    for pause in PAUSES:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno in FINAL:
+                raise
+        time.sleep(pause)
+    return read()
 
 
 @dataclass(frozen=True)
@@ -55,14 +73,10 @@ class Reader:
 
     def read(self, row: int) -> np.ndarray | Unreadable:
         """(bytes,) uint8: the encoded picture, or why there is none."""
-        for pause in (*PAUSES, None):
-            try:
-                return self._read(int(row))
-            except OSError as error:
-                if error.errno in _FINAL or pause is None:
-                    return Unreadable(error.strerror or str(error))
-                time.sleep(pause)
-        raise AssertionError("the last try returns")
+        try:
+            return patiently(lambda: self._read(int(row)))
+        except OSError as error:
+            return Unreadable(error.strerror or str(error))
 
     def _read(self, row: int) -> np.ndarray | Unreadable:
         if self._file[row] != OWN_FILE:
@@ -72,4 +86,8 @@ class Reader:
                 found = file.read()
         if not found:
             return Unreadable("empty")
+        if len(found) != self._bytes[row]:
+            # The index's height and width, and so the window, are another picture's.
+            known = int(self._bytes[row])
+            return Unreadable(f"changed since launch.prepare: {len(found)} bytes, the index says {known}")
         return np.frombuffer(found, np.uint8)

@@ -1,7 +1,8 @@
 """The work of preparing, cut into chunks: what is finished is kept, so that a killed job goes on.
 
 A chunk is some thousand pictures of a split. Its result, one row a picture, is a small file that appears
-whole, after the chunk's shard if pictures are packed.
+whole, after the chunk's shard if pictures are packed. It is taken over by a later job only where the source's
+files are still those that it is of.
 """
 
 import io
@@ -35,6 +36,7 @@ RESULT = pa.schema(
         ("width", pa.int32()),
         ("digest", pa.binary(16)),
         ("reason", pa.string()),
+        ("stamp", pa.list_(pa.int64())),  # of the source's file, by which a later job knows it again
     ]
 )
 UNPACKED_CHUNK = 4096  # pictures: some seconds of work
@@ -50,17 +52,17 @@ def results(folder: Path, name: str, files: Files, how: How) -> pa.Table:
     """
     chunks = _chunks(len(files), how)
     paths = [folder / f"{name}-{number:05d}.rows" for number in range(len(chunks))]
-    done = sum(len(rows) for rows, path in zip(chunks, paths, strict=True) if path.exists())
     title = f"{'pack' if how.pack else 'verify' if how.decodes else 'measure'} {name}"
-    with Bar(title, len(files), "pictures", done=done) as bar:
-        work = _Work(folder, name, files, how, bar)
-        threads = examiner_threads(how, granted_cores())
-        with ThreadPoolExecutor(threads) as pool:
+    threads = examiner_threads(how, granted_cores())
+    with ThreadPoolExecutor(threads) as pool:
+        work = _Work(folder, name, files, how, pool, threads)
+        work.drop_changed([path for path in paths if path.exists()])
+        done = sum(len(rows) for rows, path in zip(chunks, paths, strict=True) if path.exists())
+        with Bar(title, len(files), "pictures", done=done) as bar:
             for number, (rows, path) in enumerate(zip(chunks, paths, strict=True)):
                 if not path.exists():
-                    write_whole(path, _bytes(work.chunk(number, rows, pool, threads)))
-    tables = [pa.ipc.open_stream(path.read_bytes()).read_all() for path in paths]
-    return pa.concat_tables(tables).sort_by("row").combine_chunks()
+                    write_whole(path, _bytes(work.chunk(number, rows, bar)))
+    return pa.concat_tables([_table(path) for path in paths]).sort_by("row").combine_chunks()
 
 
 def shard_path(folder: Path, name: str, number: int, how: How) -> Path:
@@ -68,20 +70,37 @@ def shard_path(folder: Path, name: str, number: int, how: How) -> Path:
 
 
 class _Work:
-    def __init__(self, folder: Path, name: str, files: Files, how: How, bar: Bar):
-        self._folder, self._name, self._files, self._how, self._bar = folder, name, files, how, bar
+    def __init__(
+        self, folder: Path, name: str, files: Files, how: How, pool: ThreadPoolExecutor, threads: int
+    ):
+        self._folder, self._name, self._files, self._how = folder, name, files, how
+        self._pool, self._ahead = pool, 2 * threads
         self._examiner = Examiner(Place(files), files.banner, how)
 
-    def chunk(self, number: int, rows: np.ndarray, pool: ThreadPoolExecutor, threads: int) -> pa.Table:
+    def drop_changed(self, paths: list[Path]) -> None:
+        """Removes earlier results that are no longer true: those chunks are to be done again."""
+        tables = [_table(path).select(["row", "stamp", "reason"]) for path in paths]
+        count = sum(table.num_rows for table in tables)
+        with Bar(f"check {self._name}", count, "pictures", show=count > 0) as bar:
+            for path, table in zip(paths, tables, strict=True):
+                parts = [part.to_pylist() for part in table.to_batches(TOGETHER)]
+                if not all(_in_order(self._pool, self._hold, parts, self._ahead)):
+                    path.unlink()
+                bar.advance(table.num_rows)
+
+    def _hold(self, part: list[dict]) -> bool:
+        return all(self._examiner.holds(**known) for known in part)
+
+    def chunk(self, number: int, rows: np.ndarray, bar: Bar) -> pa.Table:
         shard = None
         if self._how.pack:
             path = shard_path(self._folder, self._name, number, self._how)
             shard = PixelShard(path) if self._how.decoded else TarShard(path)
         parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
         kept = []
-        for several in _in_order(pool, self._examiner.several, parts, 2 * threads):
+        for several in _in_order(self._pool, self._examiner.several, parts, self._ahead):
             kept += [self._place(found, number, shard) for found in several]
-            self._bar.advance(len(several))
+            bar.advance(len(several))
         if shard:
             shard.finish()
         return pa.Table.from_pylist([dict(zip(RESULT.names, each, strict=True)) for each in kept], RESULT)
@@ -95,7 +114,7 @@ class _Work:
             found.content = None
         elif inside is not None:
             file, offset = int(inside.number[found.row]), int(inside.offset[found.row])
-        about = (found.size, found.height, found.width, found.digest, found.reason)
+        about = (found.size, found.height, found.width, found.digest, found.reason, found.stamp)
         return found.row, file, offset, *about
 
 
@@ -117,6 +136,10 @@ def _in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def _table(path: Path) -> pa.Table:
+    return pa.ipc.open_stream(path.read_bytes()).read_all()
 
 
 def _bytes(table: pa.Table) -> bytes:

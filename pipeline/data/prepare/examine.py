@@ -3,17 +3,22 @@
 import hashlib
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
+from pipeline.config import UserError
 from pipeline.data.prepare.decode import Decoder
 from pipeline.data.prepare.header import Header, PictureError, Place, header, one_line
 from pipeline.data.prepare.how import QUALITY, How
+from pipeline.data.reader import FINAL, PAUSES, patiently
 
 DECODED_AT_ONCE = 2**26  # pixels: 200 MB in a thread's hands
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -24,6 +29,7 @@ class Found:
     :ivar size: bytes stored. :ivar digest: BLAKE2b of them, if they were all read.
     :ivar content: to be written into a shard, if pictures are packed.
     :ivar reason: why it is left out; none if it is kept.
+    :ivar stamp: of the source's file before it was read (``Place.stamp``).
     """
 
     row: int
@@ -34,6 +40,7 @@ class Found:
     content: bytes | None = None
     extension: str = ""
     reason: str | None = None
+    stamp: list[int] | None = None
 
 
 class Examiner:
@@ -59,29 +66,57 @@ class Examiner:
                 each.content = None
         return found
 
+    def holds(self, row: int, stamp: list[int] | None, reason: str | None) -> bool:
+        """What was found earlier is still so. A picture that was left out is examined again.
+
+        For what was wrong need not lie in its file: a mount that was not there, permissions.
+        """
+        if reason is not None:
+            (found,) = self.several([row])
+            return found.reason == reason
+        try:
+            return self._ask(row, self._place.stamp) == stamp
+        except OSError:
+            return False
+
     def _open(self, row: int) -> Found:
         """The header, and all bytes if they are wanted."""
-        found = Found(row)
         try:
-            found.size = self._place.size(row)
-            if not found.size:
-                raise PictureError("empty")
-            with self._place.open(row) as file:
-                if self._how.reads:
-                    found.content = file.read()
-                    file = io.BytesIO(found.content)
-                told: Header = header(file)
-            found.height, found.width, found.extension = (
-                told.height - self._banner,
-                told.width,
-                told.extension,
-            )
-            if found.height < 1:
-                raise PictureError(f"{told.height} pixels high, no higher than the banner of {self._banner}")
+            return self._ask(row, self._read)
         except PictureError as error:
-            found.reason = str(error)
+            return Found(row, reason=str(error))
         except OSError as error:
-            found.reason = f"cannot be read: {error.strerror or one_line(error)}"
+            return Found(row, reason=f"cannot be read: {error.strerror}")
+
+    def _ask(self, row: int, question: Callable[[int], Answer]) -> Answer:
+        """What the file system answers.
+
+        :raises OSError: one that is final for the file.
+        :raises UserError: any other, which says nothing about the picture.
+        """
+        try:
+            return patiently(lambda: question(row))
+        except OSError as error:
+            if error.errno in FINAL:
+                raise
+            raise UserError(
+                f"{self._place.path(row)}: {error.strerror or one_line(error)}, {len(PAUSES) + 1} times in a "
+                "row; the same command goes on once it can be read"
+            ) from None
+
+    def _read(self, row: int) -> Found:
+        stamp = self._place.stamp(row)
+        found = Found(row, size=stamp[1], stamp=stamp)
+        if not found.size:
+            raise PictureError("empty")
+        with self._place.open(row) as file:
+            if self._how.reads:
+                found.content = file.read()
+                file = io.BytesIO(found.content)
+            told: Header = header(file)
+        found.height, found.width, found.extension = told.height - self._banner, told.width, told.extension
+        if found.height < 1:
+            raise PictureError(f"{told.height} pixels high, no higher than the banner of {self._banner}")
         return found
 
     def _decode(self, found: list[Found]) -> None:

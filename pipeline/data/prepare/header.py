@@ -1,5 +1,6 @@
 """What a picture's header says, and why some files are no pictures."""
 
+import errno
 import io
 import os
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ def header(file: BinaryIO) -> Header:
     """Reads the header only.
 
     :raises PictureError: no picture, or none that can be decoded in training.
+    :raises OSError: the file cannot be read.
     """
     # Pillow's limit is on decoding, which does not happen here; ours is below.
     Image.MAX_IMAGE_PIXELS = None
@@ -54,6 +56,9 @@ def header(file: BinaryIO) -> Header:
     except UnidentifiedImageError:
         raise PictureError(_stranger(file)) from None
     except Exception as error:  # Pillow raises many kinds on damaged headers
+        # Its own OSErrors have no number; EINVAL is a place in the file that cannot be, told by the header.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise PictureError(f"damaged: {one_line(error)}") from None
     if kind not in READABLE:
         raise PictureError(f"a {kind} file, which cannot be decoded in training")
@@ -92,17 +97,22 @@ class Place:
     def root(self) -> Path:
         return self._root
 
-    def size(self, row: int) -> int:
-        """Bytes."""
-        if self._inside:
-            return int(self._inside.size[row])
-        return os.stat(self._root / self._paths[row]).st_size
+    def path(self, row: int) -> Path:
+        """The file that holds the picture."""
+        if not self._inside:
+            return self._root / self._paths[row]
+        return self.archives[self._inside.number[row]]
+
+    def stamp(self, row: int) -> list[int]:
+        """The picture's offset and bytes, its file's bytes and time (ns): one put in its place has others."""
+        about, inside = os.stat(self.path(row)), self._inside
+        piece = [int(inside.offset[row]), int(inside.size[row])] if inside else [0, about.st_size]
+        return [*piece, about.st_size, about.st_mtime_ns]
 
     def open(self, row: int) -> BinaryIO:
         if not self._inside:
-            return open(self._root / self._paths[row], "rb")
-        archive = self.archives[self._inside.number[row]]
-        piece = _Piece(archive, int(self._inside.offset[row]), int(self._inside.size[row]))
+            return open(self.path(row), "rb")
+        piece = _Piece(self.path(row), int(self._inside.offset[row]), int(self._inside.size[row]))
         return io.BufferedReader(piece)
 
 

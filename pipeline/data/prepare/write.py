@@ -104,8 +104,12 @@ def _workplace(folder: Path, plan: str) -> Iterator[Path]:
 
 
 def _plan(source: Source, how: How) -> str:
-    """What an unfinished index must agree on to be continued: the same pictures, the same treatment."""
-    digest = hashlib.sha256(json.dumps([FORMAT, source.name, source.classes, asdict(how)]).encode())
+    """What an unfinished index must agree on to be continued: the same names and labels, the same treatment.
+
+    Whether the pictures are the same too is asked of each one (``chunks``).
+    """
+    about = [FORMAT, RESULT.names, source.name, source.classes, asdict(how)]
+    digest = hashlib.sha256(json.dumps(about).encode())
     for name, pictures in source.splits.items():
         digest.update(f"{name} {len(pictures)} ".encode() + pictures.labels.tobytes())
         if isinstance(pictures, Files):
@@ -136,7 +140,7 @@ def _prepare(folder: Path, name: str, source: Source, how: How, summary: Summary
         raise UserError(f"{pictures.root}: none of {len(pictures)} {name} pictures is usable {why}")
     paths = [path for path, fine in zip(pictures.paths, kept, strict=True) if fine]
     found = found.filter(pa.array(kept))
-    told = [found.column(each.name) for each in RESULT if each.name not in ("row", "reason")]
+    told = [found.column(each.name) for each in RESULT if each.name not in ("row", "reason", "stamp")]
     table = _table([paths, *told, pictures.labels[kept]], columns)
     place = Place(pictures)
     if how.pack:
