@@ -1,6 +1,5 @@
 """The index's folder: made beside its place, continued after a kill, renamed when whole."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipeline.claim import locked
 from pipeline.config import UserError
 from pipeline.data.index import FORMAT, fingerprint, schema
 from pipeline.data.prepare.chunks import RESULT, results, shard_path
@@ -88,10 +88,8 @@ def _workplace(folder: Path, plan: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     claim = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: another process prepares this index; wait for it") from None
+        if not locked(claim, folder):
+            raise UserError(f"{folder}: another process prepares this index; wait for it")
         known = folder / PLAN
         goes_on = known.exists() and known.read_text() == plan
         for file in folder.iterdir():
