@@ -63,11 +63,10 @@ def ended(code: int, run: Path) -> None:
     history = History.read(_file(run, "json"))
     again, why = history.end(code, progress(run))
     history.write(_file(run, "json"))
-    refusal = client.requeue(_job()) if again else None
-    if refusal is None:
-        say(f"job {_job()}: {why}{'; it is queued again' if again else ''}")
-    else:
-        say(f"job {_job()}: {why}; not queued again: {refusal}; the same sbatch command goes on")
+    # Told before: SLURM ends this process when it queues the job again.
+    say(f"job {_job()}: {why}{'; it asks to be queued again' if again else ''}")
+    if again and (refusal := client.requeue(_job())):
+        say(f"job {_job()} is not queued again: {refusal}; the same sbatch command goes on")
     sys.exit(code)
 
 

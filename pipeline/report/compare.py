@@ -82,7 +82,8 @@ def _answers(run: Run, transfer: dict[str, Any], mode: str) -> list[Answers]:
     """Those of the result's seeds; the folder may hold more, of an earlier run of more."""
     count = sum(row["mode"] == mode for row in transfer["results"])
     folder = run.path / "transfer" / transfer["stem"]
-    return [_read(folder / f"{mode}-{number}.npz") for number in range(count)]
+    files = [folder / f"{mode}-{number}.npz" for number in range(count)]
+    return [_read(file) for file in files] if all(file.exists() for file in files) else []
 
 
 def _read(file: Path) -> Answers:

@@ -111,7 +111,7 @@ def test_a_job_that_is_preempted_twice_ends_in_the_bits_of_an_undisturbed_one(cl
     assert cluster.wait(job, restarts=2, timeout=PATIENCE) == "COMPLETED"
 
     log = (run / "slurm" / f"{job}.log").read_text()
-    assert log.count(f"job {job}: preempted and saved; it is queued again") == 2
+    assert log.count(f"job {job}: preempted and saved; it asks to be queued again") == 2
     assert "(SIGUSR1); the same command goes on" in log
     assert "Traceback" not in log
     rows = [row["step"] for row in read_rows(run / "metrics.jsonl") if row["split"] == "train"]
@@ -204,5 +204,5 @@ def test_a_job_that_cannot_succeed_is_not_queued_for_ever(cluster, place, small_
     assert cluster.job(job)["Restarts"] == "1"
     assert cluster.job(job)["ExitCode"] == "9:0"
     log = (place / "runs/quick/slurm" / f"{job}.log").read_text()
-    assert f"job {job}: a fault (code 9); it is queued again" in log
+    assert f"job {job}: a fault (code 9); it asks to be queued again" in log
     assert "a fault (code 9), but 2 starts in a row did not get the run any further" in log

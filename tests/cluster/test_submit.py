@@ -60,7 +60,8 @@ def test_a_sweep_is_one_array_of_which_each_run_knows_its_task(place, capsys, cl
         assert entry["job"].endswith(f"_{number}")
         (job,) = client.queued([entry["job"]])
         assert job.state == "PENDING"
-        config = yaml.safe_load((place / f"runs/quick/slurm/train-{number}.yaml").read_text())
+        (file,) = (place / "runs/quick/slurm").glob(f"train-*-{number}.yaml")
+        config = yaml.safe_load(file.read_text())
         assert (config["name"], config["seed"]) == (f"quick-seed{seed}", seed)
     assert cluster.job(entry["job"])["ArrayTaskThrottle"] == "1"
 
@@ -100,7 +101,7 @@ def test_a_job_that_saves_when_it_is_cancelled_stays_cancelled(place, capsys, cl
     cluster.run("scancel", job)
     assert cluster.wait(job, "CANCELLED") == "CANCELLED"
     log = place / f"runs/quick/slurm/{job}.log"
-    told = f"job {job}: preempted and saved; not queued again: it was cancelled"
+    told = f"job {job} is not queued again: it was cancelled"
     until(lambda: told in log.read_text(), 10, log.read_text)
     assert client.queued([job]) == []
     assert cluster.job(job)["Restarts"] == "0"
@@ -114,7 +115,7 @@ def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(place, capsys, clu
     assert cluster.wait(urgent) == "COMPLETED"
     cluster.wait(job, "PENDING", "RUNNING", restarts=1)
     log = (place / f"runs/quick/slurm/{job}.log").read_text()
-    assert f"job {job}: preempted and saved; it is queued again" in log
+    assert f"job {job}: preempted and saved; it asks to be queued again" in log
 
 
 def test_a_chain_by_hand_waits_as_it_should(place, cluster):
