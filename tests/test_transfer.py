@@ -11,10 +11,11 @@ import yaml
 from conftest import door, quick_config
 from torch import nn
 
-from pipeline.config import Pictures, TransferConfig, UserError, parse
+from pipeline.config import Pictures, Train, TransferConfig, UserError, parse
 from pipeline.data.index import open_index
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
+from pipeline.train.resume import FREE_IN_TRAIN
 from pipeline.train.start import build_model
 from pipeline.transfer.answers import Answers
 from pipeline.transfer.backbone import Backbone
@@ -180,8 +181,19 @@ def test_where_and_how_a_transfer_runs_may_change_when_it_goes_on(tmp_path):
     file, numbers = tmp_path / "finetuned-0.npz", np.arange(3)
     kept = {"batch": 6, "epochs": 2, "accumulate": 2, "time_limit": 60.0}
     Answers(numbers, numbers, numbers, {}, {"seed": 0, "finetuned": {"train": kept}}).keep(file)
-    asked = {"seed": 0, "finetuned": {"train": {"batch": 6, "epochs": 2}}}
+    asked = {"seed": 0, "finetuned": {"train": Train(batch=6, epochs=2).model_dump(exclude=FREE_IN_TRAIN)}}
     assert Answers.known(file, asked)
     asked["finetuned"]["train"]["batch"] = 12
     with pytest.raises(UserError, match=r"finetuned\.train\.batch: 12, but .* was made with 6"):
         Answers.known(file, asked)
+
+
+def test_a_transfer_goes_on_under_newer_code(tmp_path):
+    """Kept answers know nothing of keys that came later; another value than their defaults is refused."""
+    file, numbers, pictures = tmp_path / "frozen-0.npz", np.arange(3), Pictures(size=32, eval_resize=None)
+    kept = {"seed": 0, "pictures": pictures.model_dump(exclude={"pad_colour"})}
+    Answers(numbers, numbers, numbers, {}, kept).keep(file)
+    assert Answers.known(file, {"seed": 0, "pictures": pictures.model_dump()})
+    other = pictures.model_copy(update={"pad_colour": "mean"}).model_dump()
+    with pytest.raises(UserError, match=r"pictures\.pad_colour: 'mean', but .* was made with 'black'"):
+        Answers.known(file, {"seed": 0, "pictures": other})

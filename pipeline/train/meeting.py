@@ -55,8 +55,6 @@ class _Meeting:
         """Greets, and waits for the first rank's answer; who has not got it yet is not waited for."""
         self._store.set(f"hello/{self._rank}", self._mine)
         while not self._store.check([f"answer/{self._mine}"]):
-            if STOP.asked:
-                raise _preempted()
             self._pause([0])
         attempt = self._store.get(f"answer/{self._mine}").decode()
         self._store.set(f"seen/{self._rank}/{attempt}", "")
@@ -80,7 +78,9 @@ class _Meeting:
         self._decide(attempt, GO)
 
     def _pause(self, missing: list[int], attempt: str | None = None) -> None:
-        if STOP.asked and attempt is not None:
+        if STOP.asked:
+            if attempt is None:
+                raise _preempted()
             self._decide(attempt, STOPPED)
         if time.monotonic() > self._end:
             told = ", ".join(map(str, missing))

@@ -1,6 +1,6 @@
 """May this command go on from that checkpoint? Only if it is the same run on the same pictures."""
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config import TrainConfig, UserError
 from pipeline.train import checkpoint
@@ -45,7 +45,9 @@ def find(config: TrainConfig, fingerprint: str, tell: bool) -> dict | None:
             f"data.index: {config.data.index} is not what {path} was trained on; "
             f"give the same pictures, or another name than {config.name}"
         )
-    for key, (before, now) in differences(_completed(state["config"]), config.model_dump()).items():
+    for key, (before, now) in differences(
+        completed(TrainConfig, state["config"]), config.model_dump()
+    ).items():
         raise UserError(
             f"{key}: {now!r}, but {config.folder} was started with {before!r}; "
             f"give {before!r} to go on, or another name to start anew"
@@ -53,12 +55,12 @@ def find(config: TrainConfig, fingerprint: str, tell: bool) -> dict | None:
     return state
 
 
-def _completed(config: dict) -> dict:
-    """A checkpoint's config with keys that are newer than it, which then did what their defaults do."""
+def completed(schema: type[BaseModel], kept: dict) -> dict:
+    """A config that was kept, with the keys that are newer than it, which then did what their defaults do."""
     try:
-        return TrainConfig.model_validate(config).model_dump()
+        return schema.model_validate(kept).model_dump()
     except ValidationError:  # a key of it is no more: it will be named
-        return config
+        return kept
 
 
 def differences(before: dict, now: dict, prefix: str = "") -> dict[str, tuple]:

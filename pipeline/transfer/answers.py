@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import UserError
+from pipeline.config import Model, Optimizer, Pictures, Train, UserError
 from pipeline.files import write_whole
-from pipeline.train.resume import FREE_IN_TRAIN, differences
+from pipeline.train.resume import FREE_IN_TRAIN, completed, differences
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,22 @@ class Answers:
             if "labels" not in found:
                 return False  # of an earlier version
             before = json.loads(str(found["identity"]))
-        for mode in ("finetuned", "scratch"):
-            for key in FREE_IN_TRAIN:  # which earlier versions kept, too
-                before.get(mode, {}).get("train", {}).pop(key, None)
+        _complete(before)
         for key, (old, new) in differences(before, identity).items():
             raise UserError(
                 f"{key}: {new!r}, but {file} was made with {old!r}; "
                 f"give {old!r}, another name, or remove the file"
             )
         return True
+
+
+def _complete(identity: dict) -> None:
+    """Brings what an earlier version kept to what this one keeps, in place."""
+    sections = [(identity, "pictures", Pictures), (identity, "model", Model)]
+    for mode in ("finetuned", "scratch"):
+        sections += [(identity.get(mode, {}), "optim", Optimizer), (identity.get(mode, {}), "train", Train)]
+    for place, key, schema in sections:
+        if key in place:
+            place[key] = completed(schema, place[key])
+            if schema is Train:
+                place[key] = {name: value for name, value in place[key].items() if name not in FREE_IN_TRAIN}

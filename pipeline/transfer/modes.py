@@ -108,11 +108,13 @@ class Stage:
         config, chosen = self._train_config(task, mode, number), {}
         if recipe.grid is not None:
             learned, held_out = (task.part(rows) for rows in task.draws[number].choosing)
+            identity = self.identity(task, mode, number)
 
             def tried(optim: Optimizer) -> float | None:
                 place = f"{config.name}/grid/lr{optim.lr:g}-wd{optim.weight_decay:g}"
                 trial = config.model_copy(update={"name": place, "optim": optim})
-                return self._tried(trial, task, learned, held_out)
+                about = identity | {"tried": optim.model_dump()}
+                return self._tried(trial, about, task, learned, held_out)
 
             optim, chosen = choose(recipe.grid, recipe.optim, tried, f"{mode}.grid.lr")
             config = config.model_copy(update={"optim": optim})
@@ -123,16 +125,16 @@ class Stage:
         about = {"lr": config.optim.lr, **length, "batch": recipe.train.batch}
         return seen.scores if task.multilabel else seen.predictions, about | chosen, seen.confidence
 
-    def _tried(self, trial: TrainConfig, task: Task, learned: Split, held_out: Split) -> float | None:
+    def _tried(
+        self, trial: TrainConfig, about: dict, task: Task, learned: Split, held_out: Split
+    ) -> float | None:
         """One pair of the grid: trained on one split, scored on the other; none = diverged.
 
         The score is kept, and the checkpoint goes: those of a grid would be hundreds of gigabytes.
+
+        :param about: everything that decides the score.
         """
         file = trial.folder / "score.json"
-        about = trial.model_dump(include={"seed", "model", "optim"})
-        about |= {"train": trial.train.model_dump(exclude=FREE_IN_TRAIN), "choose_by": task.dataset.choose_by}
-        about |= {"pictures": trial.data.pictures.model_dump(), "checkpoint": self.backbone.digest}
-        about |= {"fingerprints": [learned.fingerprint, held_out.fingerprint]}
         known = self.ranks.gather(_kept(file, about) if self.ranks.first else None)[0]
         if known is not None:
             return known["score"]
