@@ -45,9 +45,8 @@ def find(config: TrainConfig, fingerprint: str, tell: bool) -> dict | None:
             f"data.index: {config.data.index} is not what {path} was trained on; "
             f"give the same pictures, or another name than {config.name}"
         )
-    for key, (before, now) in differences(
-        completed(TrainConfig, state["config"]), config.model_dump()
-    ).items():
+    kept = completed(TrainConfig, state["config"])
+    for key, (before, now) in differences(kept, config.model_dump()).items():
         raise UserError(
             f"{key}: {now!r}, but {config.folder} was started with {before!r}; "
             f"give {before!r} to go on, or another name to start anew"
