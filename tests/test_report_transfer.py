@@ -15,8 +15,9 @@ from pipeline.report import load, table
 from pipeline.report.gains import gain_chart
 from pipeline.report.inputs import Samples
 from pipeline.report.page import html, markdown
+from pipeline.report.plots import transfer_chart
 from pipeline.report.slide import SLIDE, beside
-from pipeline.report.style import Look
+from pipeline.report.style import Look, styled
 from pipeline.report.worst import of_transfer, worst_chart
 from pipeline.transfer.answers import Answers
 from pipeline.transfer.mistakes import MOST, keep_mistakes, surest_mistakes
@@ -84,6 +85,20 @@ def test_bars_are_the_gains_and_whiskers_their_intervals(run):
     for drawn, mode in zip(whiskers, ("frozen", "finetuned"), strict=True):
         assert drawn == pytest.approx([100 * gains[mode]["low"], 100 * gains[mode]["high"]])
     assert gain_chart([run.transfers[0] | {"improvement": {}}], Look()) is None
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_no_figure_is_cut_off_at_the_edge(run, narrow):
+    """Matplotlib's own font, the widest of the wanted ones, is the only one on many machines."""
+    cell = {"value": 1.0, "low": 1.0, "high": 1.0}
+    summary = {mode: figures | cell for mode, figures in run.transfers[0]["summary"].items()}
+    look = Look(narrow=narrow)
+    figure = transfer_chart([run.transfers[0] | {"summary": summary}], look)
+    with styled(look):
+        figure.canvas.draw()
+    told = [text for text in figure.axes[0].texts if text.get_text().startswith("100.0")]
+    assert len(told) == 3
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in told)
 
 
 # --- worst classes ----------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def transfer_chart(transfers: list[dict[str, Any]], look: Look) -> Figure | None
     with styled(look):
         height = lanes * inch + 0.55
         figure = new_figure(look.width, height)
-        left, right = (0.98, 0.5) if look.narrow else (1.25, 1.27)
+        left, right = (0.98, 0.56) if look.narrow else (1.25, 1.7)  # for "100.0  [100.0, 100.0]"
         axes = figure.add_axes(
             (
                 left / look.width,
