@@ -12,9 +12,9 @@ from report_run import CLASSES, make_run
 from scipy import stats
 
 from pipeline.config import UserError
+from pipeline.figures.style import PNG_LIMIT
 from pipeline.monitor.confusion import OTHERS, WORST, keep_confusion, worst_classes
 from pipeline.report import load, write
-from pipeline.report.style import PNG_LIMIT
 
 
 @given(st.integers(2, 15), st.integers(0, 200), st.integers(0, 2**32 - 1))

@@ -13,8 +13,8 @@ from PIL import Image
 from report_run import make_run
 
 from launch.report import main
+from pipeline.figures.style import PNG_LIMIT
 from pipeline.report import table, write
-from pipeline.report.style import PNG_LIMIT
 
 
 @pytest.fixture(scope="module")

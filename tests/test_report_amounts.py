@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from report_run import make_run
 
+from pipeline.figures.style import LOOKS, Look
 from pipeline.report import draw, load
 from pipeline.report.amounts import amount_chart, curves, pictures_a_class
 from pipeline.report.page import html, markdown
-from pipeline.report.style import LOOKS, Look
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from report_run import CLASSES, make_run
 
 from pipeline.config import UserError
+from pipeline.figures.style import DARK, LOOKS, PNG_LIMIT, Look
 from pipeline.report import draw, load
 from pipeline.report.analyses import charts, features_chart, path_chart, rows
 from pipeline.report.atlas import MOST, Atlas, atlas_chart
 from pipeline.report.page import html, markdown
-from pipeline.report.style import DARK, LOOKS, PNG_LIMIT, Look
 
 X = {
     "neighbours": [None],

@@ -9,11 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.figures.style import LOOKS, PNG_LIMIT, png
 from pipeline.report import load, write
 from pipeline.report.clock import MOST_COLUMNS, NAMES, clock_chart, means, shares
 from pipeline.report.flow import flow_chart, noise_scale, parts, windows
 from pipeline.report.inputs import Run
-from pipeline.report.style import LOOKS, PNG_LIMIT, png
 
 LAYERS = ["conv1", "layer1.0.conv1", "layer1.0.downsample.0", "layer2.0.conv1", "fc"]
 

@@ -16,12 +16,12 @@ from report_run import make_run
 from rich.console import Console
 
 from pipeline.config import UserError
+from pipeline.figures.style import PNG_LIMIT, spread
 from pipeline.report import load, print_table, table
 from pipeline.report.inputs import MODES, Run
 from pipeline.report.page import html, markdown
 from pipeline.report.pictures import COLUMNS, GAP, TILE, confusions, sheet
 from pipeline.report.plots import MOST_POINTS, smoothed, thinned
-from pipeline.report.style import PNG_LIMIT, spread
 from pipeline.report.summary import duration, headline, notes, tiles
 from pipeline.report.tables import markdown as escape
 

@@ -11,13 +11,13 @@ from report_run import make_run
 from pipeline.config import Loading, Pictures
 from pipeline.data.index import open_index
 from pipeline.data.loader import Loader
+from pipeline.figures.style import Look, styled
 from pipeline.report import load, table
 from pipeline.report.gains import gain_chart
 from pipeline.report.inputs import Samples
 from pipeline.report.page import html, markdown
 from pipeline.report.plots import transfer_chart
 from pipeline.report.slide import SLIDE, beside
-from pipeline.report.style import Look, styled
 from pipeline.report.worst import of_transfer, worst_chart
 from pipeline.transfer.answers import Answers
 from pipeline.transfer.mistakes import MOST, keep_mistakes, surest_mistakes

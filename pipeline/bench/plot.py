@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pipeline.report.style import LOOKS, PNG_LIMIT, Look, new_figure, png, styled, title
+from pipeline.figures.style import LOOKS, PNG_LIMIT, Look, new_figure, png, styled, title
 
 LIGHT = LOOKS["light"]
 Line = tuple[str, dict[str, float], str, str]

@@ -1,6 +1,6 @@
 """Configs: their schema, and how they are read, changed, explained and kept."""
 
-from pipeline.config.errors import UserError
+from pipeline.config.errors import UserError, one_line
 from pipeline.config.load import dump, keys, load, parse
 from pipeline.config.pictures import Augment, Pictures, Progressive
 from pipeline.config.protocol import Protocol, Resize
@@ -55,5 +55,6 @@ __all__ = [
     "full_words",
     "keys",
     "load",
+    "one_line",
     "parse",
 ]

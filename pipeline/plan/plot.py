@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from pipeline.figures.style import LOOKS, PNG_LIMIT, Look, new_figure, png, styled, title
 from pipeline.plan.memory import ENGINES, state
 from pipeline.plan.scaling import Row, Setting
 from pipeline.plan.table import engine_name
 from pipeline.plan.words import three
-from pipeline.report.style import LOOKS, PNG_LIMIT, Look, new_figure, png, styled, title
 
 LIGHT = LOOKS["light"]
 

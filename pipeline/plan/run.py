@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config import TrainConfig, UserError, load
 from pipeline.files import write_whole
+from pipeline.monitor.history import read_history
 from pipeline.plan.hardware import DECODING, GPUS, LATENCY, OVERHEAD, Cluster, Rate
 from pipeline.plan.memory import ENGINES, state
 from pipeline.plan.network import Network, network_of
@@ -17,7 +18,6 @@ from pipeline.plan.published import Compared, compare
 from pipeline.plan.scaling import COUNTS, Row, Setting, row
 from pipeline.plan.table import comparison, markdown
 from pipeline.plan.wire import exchanges
-from pipeline.report.inputs import load as load_run
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _rate(wishes: Wishes, network: Network, published: Rate) -> Rate:
 
 def _measured(folder: str) -> Rate:
     """The median rate of a run's rows. On how many GPUs it ran its folder does not tell: one, it is taken."""
-    run = load_run(folder)
+    run = read_history(Path(folder))
     _, rates = run.column("train", "images_per_s")
     if not run.config or not len(rates):
         raise UserError(f"--measured {folder}: has no rows of training with images_per_s; give --rate")

@@ -6,11 +6,12 @@
 from pathlib import Path
 
 from pipeline.config import UserError
+from pipeline.figures.html import Plots
+from pipeline.figures.style import LOOKS, png
 from pipeline.report import amounts, analyses, clock, flow, page, pictures, plots, worst
 from pipeline.report.compare import compare, comparison_table
 from pipeline.report.gains import gain_chart
 from pipeline.report.inputs import Run, load
-from pipeline.report.style import LOOKS, png
 from pipeline.report.tables import print_table, table
 from pipeline.report.worst import worst_chart
 
@@ -36,7 +37,7 @@ def write(run: str | Path | Run) -> Path:
     return out
 
 
-def draw(run: Run) -> page.Plots:
+def draw(run: Run) -> Plots:
     """Every plot that the run has something for, in every look."""
     curves = amounts.curves(run.transfers)
     points = {transfer["stem"] for each in curves.values() for transfer in each}
@@ -60,7 +61,7 @@ def draw(run: Run) -> page.Plots:
         )  # fmt: skip
         charts = analyses.charts(transfer, run.maps.get(transfer["stem"]))
         figures |= {name: chart.draw for name, chart in charts.items()}
-    drawn: page.Plots = {}
+    drawn: Plots = {}
     for name, figure in figures.items():
         made = {name: figure(look) for name, look in LOOKS.items()}
         if made["light"] is not None:

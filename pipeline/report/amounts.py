@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from pipeline.figures.style import MARKERS, MODE_NAMES, Look, new_figure, styled, title
 from pipeline.report.inputs import MODES
 from pipeline.report.plots import STEPS, label_ends
-from pipeline.report.style import MARKERS, MODE_NAMES, Look, new_figure, styled, title
 from pipeline.report.tables import count, metric
 
 READING = (

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from pipeline.figures.style import Look, new_figure, shorten, styled, title
 from pipeline.report.atlas import Atlas, atlas_chart
 from pipeline.report.plots import STEPS
-from pipeline.report.style import Look, new_figure, shorten, styled, title
 from pipeline.report.tables import METRIC_NAMES, count, interval, metric, percent
 
 EMBED = "embed"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.config import UserError
-from pipeline.report.style import Look, new_figure, shorten, styled
+from pipeline.figures.style import Look, new_figure, shorten, styled
 
 # Okabe and Ito 2008, without black; markers tell classes of the same colour apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")

@@ -7,9 +7,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.figures.style import Look, new_figure, spread, styled, title
 from pipeline.report.inputs import Run
 from pipeline.report.plots import STEPS
-from pipeline.report.style import Look, new_figure, spread, styled, title
 
 NAMES = {
     "forward": "forward",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import UserError
+from pipeline.figures.style import MODE_NAMES
 from pipeline.report.inputs import MODES, Run
-from pipeline.report.style import MODE_NAMES
 from pipeline.report.tables import METRIC_NAMES, interval, markdown, signed
 from pipeline.transfer.answers import Answers
 from pipeline.transfer.metrics import METRICS

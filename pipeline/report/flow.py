@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
+from pipeline.figures.style import Look, new_figure, styled, title
 from pipeline.report.inputs import Run
-from pipeline.report.style import Look, new_figure, styled, title
 from pipeline.report.tables import count
 
 WINDOWS = 4

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.figures.style import MODE_NAMES, Look, new_figure, shorten, styled
 from pipeline.report.inputs import MODES
 from pipeline.report.plots import STEPS
-from pipeline.report.style import MODE_NAMES, Look, new_figure, shorten, styled
 from pipeline.report.tables import interval, signed
 
 LANE = 0.25

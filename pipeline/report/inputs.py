@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from pipeline.config import UserError
+from pipeline.config import UserError, one_line
+from pipeline.monitor.history import History, is_number, read_config, read_history
 from pipeline.report.atlas import Atlas, read_atlas
-from pipeline.report.results import MODES, is_number, one_line, read_result
+from pipeline.report.results import MODES, read_result
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,11 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(History):
     """A run folder's contents."""
 
-    path: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    """config.yaml, of the training."""
     transfer_config: dict[str, Any] = field(default_factory=dict)
     """transfer/config.yaml"""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """metrics.jsonl in order, one dict a line."""
-    unreadable: int = 0
-    """Lines of metrics.jsonl that are no JSON object, not counting a last one without its line end."""
     transfers: list[dict[str, Any]] = field(default_factory=list)
     """transfer/*.json by name of file, each with ``stem`` (the file's name without ending) added."""
     transfer_samples: dict[str, Samples] = field(default_factory=dict)
@@ -74,26 +67,6 @@ class Run:
     def name(self) -> str:
         return str((self.config or self.transfer_config).get("name") or self.path.resolve().name)
 
-    def column(self, split: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Epochs and values (N,) of the rows of ``split`` in which both are finite numbers."""
-        pairs = [(row.get("epoch"), row.get(key)) for row in self.rows if row.get("split") == split]
-        pairs = [pair for pair in pairs if all(map(is_number, pair))]
-        epochs, values = zip(*pairs, strict=True) if pairs else ((), ())
-        return np.asarray(epochs, np.float64), np.asarray(values, np.float64)
-
-    @property
-    def times(self) -> list[float]:
-        """Unix seconds of all rows that have them."""
-        return [row["time"] for row in self.rows if is_number(row.get("time"))]
-
-    def last(self, *splits: str, key: str = "top1") -> tuple[str, float] | None:
-        """The first of ``splits`` that has values of ``key``, and its newest value."""
-        for split in splits:
-            _, values = self.column(split, key)
-            if len(values):
-                return split, float(values[-1])
-        return None
-
 
 def load(run: str | Path) -> Run:
     """Reads a run folder.
@@ -101,14 +74,9 @@ def load(run: str | Path) -> Run:
     :raises UserError: no such folder, no config in it, or a file that is not what its name says.
     """
     path = Path(run)
-    if not path.is_dir():
-        raise UserError(
-            f"{path}: no such run folder; give a folder that launch.train or launch.transfer wrote"
-        )
-    config, transfer_config = _config(path / "config.yaml"), _config(path / "transfer" / "config.yaml")
-    if not config and not transfer_config:
+    history, transfer_config = read_history(path), read_config(path / "transfer" / "config.yaml")
+    if not history.config and not transfer_config:
         raise UserError(f"{path / 'config.yaml'}: missing; launch.train leaves a run's resolved config there")
-    rows, unreadable = _metrics(path / "metrics.jsonl")
     transfers, samples, mistakes, maps = [], {}, {}, {}
     for file in sorted(path.glob("transfer/*.json")):
         transfer = read_result(file)
@@ -121,52 +89,16 @@ def load(run: str | Path) -> Run:
             mistakes[transfer["stem"]] = _mistakes(wrong, transfer["classes"])
         if shown := read_atlas(file.with_suffix(".map.npz"), len(transfer["classes"])):
             maps[transfer["stem"]] = shown
-    own = _samples(path / "samples.npz", None) if (path / "samples.npz").exists() else None
-    confusion = _confusion(path / "confusion.json")
-    about = (path, config, transfer_config, rows, unreadable, transfers, samples, mistakes)
-    return Run(*about, maps, own, confusion)
-
-
-def _config(file: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read as YAML: {one_line(error)}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{file}: holds {type(config).__name__}, a config is a mapping of sections")
-    return config
-
-
-def _metrics(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """Rows and the number of broken lines. A killed process leaves a last line cut off: not counted."""
-    try:
-        # A cut can fall inside a UTF-8 character.
-        text = file.read_bytes().decode(errors="replace")
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {one_line(error)}") from None
-    lines = text.split("\n")
-    rows, broken = [], 0
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        row = _json_object(line)
-        if row is not None:
-            rows.append(row)
-        elif number < len(lines) - 1:
-            broken += 1
-    return rows, broken
-
-
-def _json_object(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
+    return Run(
+        **vars(history),
+        transfer_config=transfer_config,
+        transfers=transfers,
+        transfer_samples=samples,
+        mistakes=mistakes,
+        maps=maps,
+        samples=_samples(path / "samples.npz", None) if (path / "samples.npz").exists() else None,
+        confusion=_confusion(path / "confusion.json"),
+    )
 
 
 def _confusion(file: Path) -> dict[str, Any]:

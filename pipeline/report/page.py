@@ -1,25 +1,20 @@
 """The report as one self-contained HTML page and as Markdown, from the same parts."""
 
-import base64
 import io
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 import yaml
 from PIL import Image
 
+from pipeline.figures.html import Plots, data_uri, rendered
+from pipeline.figures.style import MODE_NAMES, SYMBOLS
 from pipeline.report import amounts, analyses, clock, flow, gains, summary, tables
 from pipeline.report.atlas import Atlas
 from pipeline.report.inputs import MODES, Run, Samples
 from pipeline.report.pictures import evenly
-from pipeline.report.style import DARK, LIGHT, MODE_NAMES, SYMBOLS
-
-Plots = dict[str, dict[str, bytes]]
-"""PNG by plot's name, then by look; a sheet of pictures has the light look only."""
 
 SHARP = 64
 """Pictures up to this side are shown with sharp pixels and kept without loss."""
@@ -44,25 +39,6 @@ def html(run: Run, plots: Plots) -> str:
         transfers=[_transfer(run, transfer) for transfer in run.transfers],
         samples=_grid(run.samples),
         gains_reading=gains.READING,
-    )
-
-
-def rendered(folder: Path, plots: Plots, **values: Any) -> str:
-    """``page.html.j2`` of a folder with these values; pictures inline, and the themes' colours.
-
-    :raises jinja2.UndefinedError: the template asks for a value that is not given.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        themes={"light": asdict(LIGHT), "dark": asdict(DARK)},
-        plots={name: {look: data_uri(png) for look, png in looks.items()} for name, looks in plots.items()},
-        **values,
     )
 
 
@@ -138,10 +114,6 @@ def _picture(pixels: np.ndarray) -> tuple[str, bool]:
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
     picture.save(buffer, "JPEG", quality=85)
     return data_uri(buffer.getvalue(), "jpeg"), False
-
-
-def data_uri(content: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def markdown(run: Run, plots: Plots) -> str:

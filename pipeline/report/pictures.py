@@ -8,8 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.report.inputs import MODES, Samples
-from pipeline.report.style import (
+from pipeline.figures.style import (
     DPI,
     LIGHT,
     MODE_NAMES,
@@ -22,6 +21,7 @@ from pipeline.report.style import (
     styled,
     title,
 )
+from pipeline.report.inputs import MODES, Samples
 
 COLUMNS, TILE, GAP = 8, 160, 14  # pictures in a row; pixels of a picture's side; between pictures
 LINE = 19  # pixels from one caption line to the next

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.config.protocol import MULTILABEL
+from pipeline.figures.style import MARKERS, MODE_NAMES, Look, new_figure, shorten, spread, styled, title
 from pipeline.report.inputs import MODES, Run
-from pipeline.report.style import MARKERS, MODE_NAMES, Look, new_figure, shorten, spread, styled, title
 from pipeline.report.tables import metric, percent
 
 MOST_POINTS = 1_200

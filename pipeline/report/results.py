@@ -1,13 +1,13 @@
 """A dataset's result, ``transfer/<dataset>.json``: read and checked."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import UserError
+from pipeline.config import UserError, one_line
+from pipeline.monitor.history import is_number
 
 MODES = ("scratch", "frozen", "finetuned")
 ANALYSES = ("neighbours", "shots", "resolution", "depth")
@@ -74,11 +74,3 @@ def _wrong_analyses(analyses: Any) -> str | None:
         ):
             return f"analyses.{number}.results: not rows with value and chosen"
     return None
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

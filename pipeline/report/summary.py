@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.figures.style import MODE_NAMES
 from pipeline.report import clock, tables
 from pipeline.report.inputs import MODES, Run
-from pipeline.report.style import MODE_NAMES
 
 SPLIT_NAMES = {"test": "test set", "val": "validation set"}
 PERCENT = "\u00a0%"  # never on a line of its own

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.figures.style import MODE_NAMES
 from pipeline.report import slide
 from pipeline.report.inputs import MODES
-from pipeline.report.style import MODE_NAMES
 
 METRIC_NAMES = {
     "top1": "top-1",

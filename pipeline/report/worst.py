@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.figures.style import Look, new_figure, shorten, styled
 from pipeline.monitor.confusion import worst_of
 from pipeline.report.pictures import NAMED
-from pipeline.report.style import Look, new_figure, shorten, styled
 from pipeline.report.tables import percent
 
 LANE = 0.42

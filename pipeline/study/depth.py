@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.config import StudyConfig, TrainConfig, UserError
-from pipeline.report.style import Look, new_figure, spread, styled, title
+from pipeline.figures.style import Look, new_figure, spread, styled, title
 from pipeline.study.members import Key
 from pipeline.study.page import Page, Panel, Table, Verdict
 from pipeline.study.seeds import PERCENT, judge, over_seeds

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.report.style import Look, new_figure, styled, title
+from pipeline.figures.style import Look, new_figure, styled, title
 from pipeline.study.compared import lane
 from pipeline.study.seeds import COSINE, over_seeds
 

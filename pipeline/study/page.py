@@ -6,9 +6,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from pipeline.figures.html import Plots, rendered
+from pipeline.figures.style import LOOKS, PNG_LIMIT, Look, png
 from pipeline.files import write_whole
-from pipeline.report.page import Plots, rendered
-from pipeline.report.style import LOOKS, PNG_LIMIT, Look, png
 from pipeline.study.seeds import AGREES, DIFFERS, OPEN
 
 _WORDS = {

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from pipeline.config import PrecomputeConfig, UserError
 from pipeline.data.index import Split, open_index
 from pipeline.data.loader import Loader
+from pipeline.figures.style import Look, new_figure, styled, title
 from pipeline.files import write_whole
 from pipeline.progress import say
-from pipeline.report.style import Look, new_figure, styled, title
 from pipeline.study.page import Page, Panel, Table, Verdict
 from pipeline.study.seeds import AGREES, DIFFERS, judge, over_seeds
 from pipeline.study.trained import hardware

@@ -6,10 +6,10 @@ import torch
 from matplotlib.figure import Figure
 
 from pipeline.config import StudyConfig, TrainConfig, UserError
+from pipeline.figures.style import Look, new_figure, styled, title
 from pipeline.models import ConvNet, cost
 from pipeline.models.cost import saved
 from pipeline.models.pattern import IMAGENET, Pattern, Stem
-from pipeline.report.style import Look, new_figure, styled, title
 from pipeline.study.compared import costs, lane, table
 from pipeline.study.members import Key
 from pipeline.study.page import Page, Panel, Table, Verdict

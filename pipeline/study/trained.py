@@ -11,8 +11,8 @@ import torch
 from pipeline.config import StudyConfig, TrainConfig
 from pipeline.cores import granted_cores
 from pipeline.machine import processor
+from pipeline.monitor.history import History, read_history
 from pipeline.progress import clock
-from pipeline.report.inputs import Run, load
 from pipeline.study.members import Key
 from pipeline.study.seeds import Interval, over_seeds
 
@@ -27,13 +27,15 @@ class Trained:
     configs: dict[Key, TrainConfig]
 
     @cached_property
-    def runs(self) -> dict[Key, Run]:
+    def runs(self) -> dict[Key, History]:
         """Those that train."""
         return {
-            key: load(each.folder) for key, each in self.configs.items() if (each.folder / METRICS).exists()
+            key: read_history(each.folder)
+            for key, each in self.configs.items()
+            if (each.folder / METRICS).exists()
         }
 
-    def of(self, member: str) -> list[Run]:
+    def of(self, member: str) -> list[History]:
         """Its runs, in the order of the seeds."""
         return [self.runs[member, seed] for seed in self.study.seeds]
 
@@ -68,13 +70,13 @@ class Trained:
         ]
 
 
-def last_error(run: Run, split: str) -> float:
+def last_error(run: History, split: str) -> float:
     epochs, top1 = run.column(split, "top1")
     kept = top1[epochs > epochs[-1] - 1] if split == "train" else top1[-1:]
     return float(100 * (1 - kept.mean()))
 
 
-def error_curve(runs: Iterable[Run], split: str, bins: int = 40) -> tuple[np.ndarray, np.ndarray]:
+def error_curve(runs: Iterable[History], split: str, bins: int = 40) -> tuple[np.ndarray, np.ndarray]:
     """Epochs (B,) and errors (S, B) in percent; steps of training are put together in equal parts."""
     found = []
     for run in runs:
@@ -87,7 +89,7 @@ def error_curve(runs: Iterable[Run], split: str, bins: int = 40) -> tuple[np.nda
     return array[0, :, 0], array[:, :, 1]
 
 
-def busy(run: Run) -> float:
+def busy(run: History) -> float:
     """Seconds between the rows of training: steps, without evaluations and starts."""
     _, samples = run.column("train", "samples")
     _, rates = run.column("train", "images_per_s")

@@ -5,7 +5,7 @@ import re
 from matplotlib.figure import Figure
 
 from pipeline.config import StudyConfig, TrainConfig, UserError
-from pipeline.report.style import Look, new_figure, styled, title
+from pipeline.figures.style import Look, new_figure, styled, title
 from pipeline.study.compared import lane, table
 from pipeline.study.members import Key
 from pipeline.study.page import Page, Panel, Verdict

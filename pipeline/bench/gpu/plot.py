@@ -9,7 +9,7 @@ from pipeline.bench.gpu import goals, loader, roofline
 from pipeline.bench.gpu.cases import missing
 from pipeline.bench.plot import LIGHT, Line, draw_bars, draw_parts, stacked
 from pipeline.bench.step.plan import OURS
-from pipeline.report.style import Look
+from pipeline.figures.style import Look
 
 
 def draw(results: dict[str, Any], look: Look = LIGHT) -> bytes | None:

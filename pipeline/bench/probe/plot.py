@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.bench.plot import LIGHT
-from pipeline.report.style import PNG_LIMIT, Look, new_figure, png, styled, title
+from pipeline.figures.style import PNG_LIMIT, Look, new_figure, png, styled, title
 
 LEAST = 1e-8
 """Shares below are drawn there."""

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from pipeline.bench.plot import LIGHT, Line, draw_bars, draw_parts, stacked
-from pipeline.report.style import Look
+from pipeline.figures.style import Look
 
 KINDS = {"ours": "ours", "plain": "ours", "bare": "limit"}
 TITLES = {

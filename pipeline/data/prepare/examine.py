@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from pipeline.config import UserError
+from pipeline.config import UserError, one_line
 from pipeline.data.prepare.decode import Decoder
-from pipeline.data.prepare.header import Header, PictureError, Place, header, one_line
+from pipeline.data.prepare.header import Header, PictureError, Place, header
 from pipeline.data.prepare.how import QUALITY, How
 from pipeline.data.reader import FINAL, PAUSES, patiently
 

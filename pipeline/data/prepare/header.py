@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.config import one_line
 from pipeline.data.sources import Files
 
 READABLE = {
@@ -67,10 +68,6 @@ def header(file: BinaryIO) -> Header:
     if height * width > LARGEST:
         raise PictureError(f"{width}x{height} pixels are too many")
     return Header(height, width, READABLE[kind])
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _stranger(file: BinaryIO) -> str:
