@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         from pipeline.train.ranks import join
         from pipeline.transfer.run import run
 
-        with join() as ranks:
+        with join(hang_timeout=config.hang_timeout) as ranks:
             results = run(config, ranks, words.only)
         if ranks.first:
             print_table(results)

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from conftest import torchrun
 from jobs import finish, same_bits, start, steps_done, wait_until, workers, write_config
 
 from pipeline.monitor.metrics import read_rows
@@ -41,6 +42,58 @@ def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(small
     assert same_bits(ended["model"], expected["model"])
 
 
+TRANSFER = """
+import os, signal, sys, time
+from pathlib import Path
+from pipeline.config import Loading, Model, Pictures
+from pipeline.data.index import open_index
+from pipeline.data.loader import Loader
+from pipeline.models import build
+from pipeline.train.ranks import join
+from pipeline.transfer.backbone import Backbone, Frozen
+from pipeline.transfer.features import features
+
+index, folder = sys.argv[1:]
+passes, real = 0, Frozen.at
+
+def at(*words):
+    global passes
+    passes += 1
+    if passes == 3 and not ranks.first:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return real(*words)
+
+Frozen.at = at
+with join("cpu", hang_timeout=15) as ranks:
+    ranks.at("waiting")
+    if ranks.first:
+        ranks.at("fitting", long=True)
+        time.sleep(40)
+    ranks.barrier()
+    print("fitted", flush=True)
+    split = open_index(index).split("train")
+    loader = Loader(split, Pictures(size=32, crop="pad", eval_resize=None), Loading(threads=1), ranks.device)
+    backbone = Backbone(Path("random"), "digest", Model(name="resnet8"), build("resnet8", 5).state_dict(), 5)
+    features(backbone, loader, 8, Path(folder), ranks)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_transfer_waits_for_a_long_fit_and_not_for_a_rank_that_stands_still(small_index, tmp_path):
+    script = tmp_path / "transfer.py"
+    script.write_text(TRANSFER)
+    words = (str(script), str(small_index), str(tmp_path / "features"))
+    process = torchrun(2, *words, options=("--shutdown-timeout", "3"))
+    said, told = process.communicate(timeout=600)
+    assert process.returncode == 1, told
+    assert said.count("fitted") == 2, "both waited 40 s and not 15"
+    (message,) = re.findall(r"error: no progress for 15 s .*", told)
+    assert re.search(
+        r"stuck: rank 1 \(.*\), last seen in step 2, features; its process stands still$", message
+    )
+
+
 def test_whom_to_blame():
     def beats(**phases: tuple[int, str, int]) -> dict[int, Beat]:
         return {
@@ -53,7 +106,7 @@ def test_whom_to_blame():
     stuck, told = blame(before, lives, 3, 60)
     assert stuck == [1]
     assert told == (
-        "no progress for 60 s (train.hang_timeout); stuck: rank 1 (n1, process 101), last seen in step 7, "
+        "no progress for 60 s (hang_timeout); stuck: rank 1 (n1, process 101), last seen in step 7, "
         "pictures; its process lives"
     )
     dead = beats(r0=(7, "backward", 5), r1=(7, "pictures", 5), r2=(7, "backward", 3))
@@ -64,6 +117,9 @@ def test_whom_to_blame():
     assert blame(before, behind, 3, 60)[0] == [1]
     everyone = beats(r0=(7, "backward", 5), r1=(7, "backward", 5), r2=(7, "communication", 5))
     assert blame(before, everyone, 3, 60)[0] == [0, 1, 2]
+    before[0].long = lives[0].long = dead[0].long = True
+    assert blame(before, lives, 3, 60)[0] == [], "the first rank takes its time"
+    assert blame(before, dead, 3, 60)[0] == [2]
     stuck, told = blame(before, lives, 4, 60)
     assert stuck == [3]
     assert told.endswith("stuck: rank 3; nothing was heard of it since it joined")

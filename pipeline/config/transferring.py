@@ -105,6 +105,9 @@ class TransferConfig(Section):
     loading: Loading = Loading()
     batch: Positive = 256
     """Pictures per forward pass of a rank when features are computed or a test set is evaluated."""
+    hang_timeout: Annotated[float, Field(gt=0)] = 900.0
+    """Seconds without progress after which the job ends, saying which rank is stuck, and where: of the
+    trainings too. Where the first rank alone fits or draws, it may take its time as long as it lives."""
     frozen: FrozenRecipe = FrozenRecipe()
     finetuned: Recipe
     scratch: Recipe

@@ -84,7 +84,7 @@ class _Meeting:
             self._decide(attempt, STOPPED)
         if time.monotonic() > self._end:
             told = ", ".join(map(str, missing))
-            end_process(f"rank {told} did not come within {self._timeout:g} s (train.hang_timeout)")
+            end_process(f"rank {told} did not come within {self._timeout:g} s (hang_timeout)")
         time.sleep(0.01)
 
     def _decide(self, attempt: str, verdict: str) -> None:

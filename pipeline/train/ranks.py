@@ -31,10 +31,10 @@ class Ranks:
     device: torch.device
     watchdog: Watchdog | None = None
 
-    def at(self, phase: str, step: int | None = None) -> None:
-        """Tells the watchdog that this rank moves, and where it is."""
+    def at(self, phase: str, step: int | None = None, long: bool = False) -> None:
+        """Tells the watchdog that this rank moves, and where it is; a ``long`` phase takes what it takes."""
         if self.watchdog is not None:
-            self.watchdog.at(phase, step)
+            self.watchdog.at(phase, step, long)
 
     @property
     def first(self) -> bool:

@@ -3,7 +3,8 @@
 Every rank tells a shared store where it is: that it lives (a thread of its own beats), which step and phase
 it is in and since when. A rank that has not moved for too long looks at the others' beats, says which rank
 is stuck and where, and ends its process; torchrun then ends the rest, and with ``--max-restarts`` starts all
-again from the last checkpoint.
+again from the last checkpoint. A rank may say that its phase takes what it takes, as where the first one fits
+a classifier: then all wait for it as long as it lives.
 """
 
 import json
@@ -32,6 +33,8 @@ class Beat:
     """Seconds in this phase when it was told."""
     beats: int = 0
     """Rises as long as the process lives, moving or not."""
+    long: bool = False
+    """This phase may last as long as it likes."""
 
 
 class Watchdog:
@@ -47,10 +50,13 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
-    def at(self, phase: str, step: int | None = None) -> None:
-        """This rank moves: it is in this phase now, of this step."""
+    def at(self, phase: str, step: int | None = None, long: bool = False) -> None:
+        """This rank moves: it is in this phase now, of this step.
+
+        :param long: the phase may last as long as it likes.
+        """
         self._since = time.monotonic()
-        self._mine.phase = phase
+        self._mine.phase, self._mine.long = phase, long
         if step is not None:
             self._mine.step = step
 
@@ -82,6 +88,8 @@ class Watchdog:
             return  # it moved after all
         now = self._beats()
         stuck, message = blame(before, now, self._world, self.timeout)
+        if not stuck:
+            return
         well = set(range(self._world)) - set(stuck)
         if self._rank != min(well or now):
             time.sleep(2 * pause)  # one rank tells it for all
@@ -94,7 +102,8 @@ class Watchdog:
 
 
 def blame(before: dict[int, Beat], now: dict[int, Beat], world: int, timeout: float) -> tuple[list[int], str]:
-    """Which ranks are stuck, and where: those that don't beat, else those that are furthest behind.
+    """Which ranks are stuck, and where: those that don't beat, else those that are furthest behind. None is
+    while all live and one is in a phase that may be long.
 
     :param before, now: all ranks' beats, some beats apart; of a rank that never told anything there is none.
     """
@@ -104,6 +113,8 @@ def blame(before: dict[int, Beat], now: dict[int, Beat], world: int, timeout: fl
         stuck, how = silent, "nothing was heard of it since it joined"
     elif dead:
         stuck, how = dead, "its process stands still"
+    elif any(beat.long for beat in now.values()):
+        stuck, how = [], ""
     else:
         last = min(beat.step for beat in now.values())
         behind = [rank for rank in now if now[rank].step == last]
@@ -111,7 +122,7 @@ def blame(before: dict[int, Beat], now: dict[int, Beat], world: int, timeout: fl
         alone = [rank for rank in behind if now[rank].phase not in _EXCHANGES]
         stuck, how = (alone or behind), "its process lives"
     told = "; ".join(f"rank {rank}{_place(now.get(rank))}; {how}" for rank in stuck)
-    return stuck, f"no progress for {timeout:g} s (train.hang_timeout); stuck: {told}"
+    return stuck, f"no progress for {timeout:g} s (hang_timeout); stuck: {told}"
 
 
 def _place(beat: Beat | None) -> str:

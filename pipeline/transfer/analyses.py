@@ -121,6 +121,7 @@ def analyse(stage: Stage, task: Task) -> None:
             seen = stage.seen(task, shown, depths)
             for each, number in fits:
                 ranks.stop_if_asked(f"before {name} {each.name}, run {number}")
+                ranks.at(f"{name} {each.name}, run {number}", long=True)
                 if ranks.first:
                     answers, chosen, _ = _answers(stage, task, each, number, seen)
                     seed, identity = number % task.dataset.seeds, _identity(stage, task, each, number)
@@ -130,6 +131,7 @@ def analyse(stage: Stage, task: Task) -> None:
                 bar.advance()
     if config.frozen.map:
         seen = stage.seen(task, stage.pictures(task, "frozen"))[LAST]
+        ranks.at(f"{name} map", long=True)
         if ranks.first:
             file = config.folder / "transfer" / f"{name}.map.npz"
             keep_map(seen, config.frozen.map, stage.identity(task, "frozen", 0), file)

@@ -121,19 +121,26 @@ def _extract(
         enabled=torch.backends.cudnn.enabled, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False
     )
     bar = Bar(title, n, "pictures", ranks.first, start)
+    ranks.at(title, 0)
     with growing or nullcontext(), torch.inference_mode(), exact, bar:
         rows = evaluation_rows(n, batch, ranks.rank, ranks.world, start)
-        for each in loader.evaluation(rows, batch) if start < n else ():
+        for step, each in enumerate(loader.evaluation(rows, batch) if start < n else (), 1):
+            ranks.at("agreeing")
             ranks.stop_if_asked(f"in {title}")
             faults += each.faults
             bad = bad or ranks.any(bool(faults))
             count = min(batch * ranks.world, n - start)
+            ranks.at(title)
             if not bad:  # else the others are only looked for
-                together = _together(model.at(each.images, depths), ranks)
+                found = model.at(each.images, depths)
+                ranks.at("communication")
+                together = _together(found, ranks)
                 if growing:
                     growing.append(dict(zip(depths, (each[:count] for each in together), strict=True)))
             start += count
             bar.advance(count)
+            ranks.at(title, step)
+        ranks.at("keeping features", long=True)
         if growing and not bad:
             growing.finish(targets)
         elif growing:

@@ -43,9 +43,11 @@ def run(config: TransferConfig, ranks: Ranks, only: str | None = None) -> list[d
         write_whole(config.folder / "transfer" / "config.yaml", dump(config).encode())
     results = []
     for task in tasks:
+        ranks.at(f"{task.dataset.name}, what is known", long=True)
         with claimed(config.folder / "transfer" / task.dataset.name, ranks):
             _answer(stage, task)
             analyse(stage, task)
+            ranks.at(f"{task.dataset.name}, its table", long=True)
             if ranks.first:
                 results.append(_conclude(stage, task))
     return results
@@ -67,6 +69,7 @@ def _answer(stage: Stage, task: Task) -> None:
             if not stage.ranks.any(stage.ranks.first and not known):
                 continue
             stage.ranks.stop_if_asked(f"before {name} {mode}, seed {number}")
+            stage.ranks.at(f"{name} {mode}, seed {number}", long=True)
             if mode == "frozen" and task.fixed and number > 0:
                 first = Answers.read(files[0]) if stage.ranks.first else None  # nothing in it is random
                 found = (first.answers, first.chosen, first.confidence) if first else (None, {}, None)
