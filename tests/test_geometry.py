@@ -119,6 +119,19 @@ def test_flips_are_half_or_as_configured_and_independent_of_crops():
     assert random_crops(100, 300, 400, Pictures(flip=1.0)).flip.sum() == 100
 
 
+@given(epoch=st.integers(0, 1000), seed=st.integers(0, 2**63 - 1))
+def test_alternating_flips_show_both_sides_in_each_pair_of_epochs(epoch, seed):
+    def flips(epoch: int, alternately: bool) -> np.ndarray:
+        rows, pictures = np.arange(400), Pictures(flip_alternately=alternately)
+        sides = np.full(400, 300)
+        return for_training(pictures, seed, rows, np.full(400, epoch), sides, sides).flip
+
+    now, then = flips(epoch, True), flips(epoch + 1, True)
+    assert (now + then == 1).all()
+    assert 120 < now.sum() < 280  # within 8 standard deviations of a half
+    assert np.array_equal(flips(0, True), flips(0, False)), "the first epoch is drawn as ever"
+
+
 @given(height=st.integers(1, 2000), width=st.integers(1, 2000), resize=st.integers(224, 512))
 def test_evaluation_sizes_are_torchvisions(height, width, resize):
     found = for_evaluation(Pictures(eval_resize=resize), np.array([height]), np.array([width]))

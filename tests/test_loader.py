@@ -98,11 +98,14 @@ def test_training_pixels_are_torchvisions(photographs):
 @pytest.mark.parametrize(("colour", "beyond"), [("black", [0, 0, 0]), ("mean", [26, 128, 204])])
 def test_raw_pictures_are_padded_and_cut_exactly(colour, beyond, small_index):
     pictures = SMALL.model_copy(update={"pad_colour": colour, "mean": [0.1, 0.5, 0.8]})
+    if colour == "mean":  # and nothing is mirrored in the first epoch, in the second all
+        pictures = pictures.model_copy(update={"flip": 0.0, "flip_alternately": True})
     split, order = open_index(small_index).split("train"), Order(250, 50, 3)
     loader = Loader(split, pictures, Loading(), CPU, False)
-    for step, batch in enumerate(loader.training(training_rows(order, 0, 1, 1, 0, 3), 50, 3)):
+    for step, batch in enumerate(loader.training(training_rows(order, 0, 1, 1, 4, 6), 50, 3), 4):
         rows, epochs = order.piece(step, 0, 1)
         planned = geometry.for_training(pictures, 3, rows, epochs, split.heights[rows], split.widths[rows])
+        assert colour == "black" or set(planned.flip) == set(epochs) == {step - 4}
         padded = np.empty((len(rows), 40, 40, 3), np.uint8)
         padded[:] = beyond
         padded[:, 4:36, 4:36] = split.pixels[rows]

@@ -70,6 +70,9 @@ class Pictures(Section):
     padding (fb.resnet.torch normalises first and pads then)."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip in training."""
+    flip_alternately: bool = False
+    """Draw a picture's flip for its first epoch alone, then mirror it every other time: each pair of epochs
+    shows both sides (Jordan 2024, arXiv:2404.00498, alternating flip)."""
     progressive: Progressive | None = None
     """Smaller training pictures in the first epochs; none = ``size`` throughout."""
     augment: Augment = Augment()

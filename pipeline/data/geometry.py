@@ -47,7 +47,9 @@ def for_training(
     else:
         u = draws.uniform(2 * ATTEMPTS + 2, rows, epochs, seed, draws.CROP)
         window = _random_resized(u, heights, widths, pictures.scale, pictures.ratio)
-    flip = draws.uniform(1, rows, epochs, seed, draws.FLIP)[:, 0] < pictures.flip
+    drawn_in = np.zeros_like(epochs) if pictures.flip_alternately else epochs
+    flip = draws.uniform(1, rows, drawn_in, seed, draws.FLIP)[:, 0] < pictures.flip
+    flip ^= (np.asarray(epochs) - drawn_in) % 2 == 1
     n = len(rows)
     return _geometry(window, np.full((n, 2), side), flip, np.zeros((n, 2)))
 

@@ -35,7 +35,9 @@ class Cut:
     @classmethod
     def for_training(cls, pictures: Pictures) -> "Cut":
         pad = pictures.crop == "pad"
-        return cls(beyond=pad, resize=not pad, centre=None, mirror=pictures.flip > 0)
+        return cls(
+            beyond=pad, resize=not pad, centre=None, mirror=pictures.flip > 0 or pictures.flip_alternately
+        )
 
     @classmethod
     def for_evaluation(cls, pictures: Pictures) -> "Cut":
