@@ -34,21 +34,29 @@ class LineFile:
 
     def write(self, line: str) -> None:
         """A finished line is in the file, killed or not, as soon as this returns."""
-        self._file = self._file or self._path.open("ab", buffering=0)
         waiting = bool(self._pending)
         self._pending += f"{line}\n".encode()
+        problem = self._flush()
+        if problem and not waiting:
+            say(f"{self._path}: {problem}; its lines are kept in memory until there is room")
+
+    def close(self) -> None:
+        if self._pending and (problem := self._flush()):
+            say(f"{self._path}: {problem}; {self._pending.count(10)} lines are lost")
+        if self._file is not None:
+            self._file.close()
+
+    def _flush(self) -> str | None:
+        """Writes what waits; where the disk is full, what it says."""
+        self._file = self._file or self._path.open("ab", buffering=0)
         try:
             while self._pending:
                 self._pending = self._pending[self._file.write(self._pending) :]
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            if not waiting:
-                say(f"{self._path}: {error.strerror}; its lines are kept in memory until there is room")
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+            return error.strerror
+        return None
 
 
 def sha256(path: Path) -> str:

@@ -47,6 +47,12 @@ def test_a_repository_is_told(repository):
     assert code_state()["dirty"] is True
 
 
+def test_what_an_interrupted_install_left_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "torch-9.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert code_state()["dali"]
+
+
 def test_variables_of_git_do_not_mislead_it(repository, monkeypatch):
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert code_state()["branch"] == "trunk"

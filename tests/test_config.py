@@ -57,6 +57,7 @@ def test_the_resolved_config_repeats_itself(file, tmp_path):
         ("train=3", r"train: .* not 3"),
         ("model.name.x=1", r"'model\.name\.x=1': 'model\.name' holds a value, not a section"),
         ("batch", r"'batch': an override is written section\.key=value"),
+        ("monitor.profile=[9, 3]", r"monitor\.profile: .* runs backwards; write \[3, 9\]"),
         ("data.pictures.scale=[1.0, 0.1]", r"data\.pictures\.scale: .* runs backwards; write \[0\.1, 1\.0\]"),
         ("data.pictures.eval_resize=16", r"data\.pictures\.eval_resize: 16 is smaller than .* 32"),
         ("name='../up and away'", r"name: .* not '\.\./up and away'"),

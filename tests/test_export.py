@@ -229,14 +229,17 @@ def test_an_onnx_graph_answers_as_the_checkpoint(name, size, switched, tmp_path,
 
 
 def test_an_onnx_graph_of_pixels(run, tmp_path):
-    """Of a trained moving average, at another size; the same metadata as in safetensors; no paths."""
+    """Of a trained moving average, at another size; else the same metadata as in safetensors; no paths."""
     out, weights = tmp_path / "net.onnx", tmp_path / "net.safetensors"
     main([str(run), "--to", "onnx", "--out", str(out), "--ema", "--pixels", "--size", "48"])
     main([str(run), "--to", "safetensors", "--out", str(weights), "--ema"])
     session, state = opened(out, 48, "uint8"), checkpoint.read(run)
     facts = session.get_modelmeta().custom_metadata_map
     with safetensors.safe_open(weights, "pt") as file:
-        assert file.metadata() == {"format": "pt"} | facts
+        trained = file.metadata()
+    own = json.loads(trained["pictures"])
+    assert json.loads(facts["pictures"]) == own | {"size": 48, "resize": None}
+    assert trained == {"format": "pt"} | facts | {"pictures": trained["pictures"]}
     onnx.checker.check_model(str(out), full_check=True)
     for path in (ROOT, run.parent, Path(torch.__file__).parent):
         assert str(path).encode() not in out.read_bytes()

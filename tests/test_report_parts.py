@@ -40,13 +40,15 @@ def test_cut_off_and_broken_lines(tmp_path):
     lines = (folder / "metrics.jsonl").read_bytes().split(b"\n")
     lines[3] = lines[3][:20] + lines[4]
     lines[6] = json.dumps(json.loads(lines[6]) | {"loss": float("nan"), "top1": None}).encode()
+    lines[8] = json.dumps(json.loads(lines[8]) | {"loss": None, "skipped": 2}).encode()
     (folder / "metrics.jsonl").write_bytes(b"\n".join(lines))
     broken = load(folder)
     assert len(broken.rows) == len(whole.rows) - 1
-    assert len(broken.column("train", "loss")[0]) == 5 * 20 - 2
+    assert len(broken.column("train", "loss")[0]) == 5 * 20 - 3
     page = html(broken, {})
     assert "1 unreadable lines of metrics.jsonl" in page
-    assert "not a finite number in 1 rows, first at epoch 0.35" in page
+    assert "not a finite number in 2 rows, first at epoch 0.35" in page
+    assert "2 steps were skipped, as their gradient was not finite; nonfinite.tsv names" in page
 
 
 def test_headline_claims_no_more_than_the_interval(run):
@@ -195,6 +197,13 @@ def test_thinned_and_smoothed(n, seed):
     assert smooth.shape == values.shape
     assert values.min() - 1e-9 <= smooth.min() <= smooth.max() <= values.max() + 1e-9
     np.testing.assert_allclose(smoothed(np.full(n, 3.0)), 3.0)
+
+
+def test_the_moving_average_has_a_figure_of_its_own(run):
+    rows = [row | ({"ema_top1": 0.5} if row["split"] == "test" else {}) for row in run.rows]
+    (tile,) = [tile for tile in tiles(replace(run, rows=rows)) if tile.name == "average"]
+    assert (tile.value, tile.note) == ("50.0", "of the weights' moving average")
+    assert "average" not in [tile.name for tile in tiles(run)]
 
 
 def test_duration():

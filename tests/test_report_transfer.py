@@ -12,6 +12,7 @@ from pipeline.config import Loading, Pictures
 from pipeline.data.index import open_index
 from pipeline.data.loader import Loader
 from pipeline.figures.style import Look, styled
+from pipeline.monitor.confusion import worst_of
 from pipeline.report import load, table
 from pipeline.report.gains import gain_chart
 from pipeline.report.inputs import Samples
@@ -116,6 +117,8 @@ def test_the_worst_of_many_classes_are_the_best_modes(run):
     (worst,) = of_transfer(transfer)["worst"]
     assert (worst["class"], worst["pictures"], worst["recall"]) == ("c7", 72, 0.25)
     assert worst["taken_for"] == [{"class": "c3", "pictures": 54}]
+    one = worst_of(counts["frozen"], transfer["classes"])[0]
+    assert (worst["low"], worst["high"]) == (one["low"], one["high"]), "two seeds may test the same pictures"
     assert worst_chart(of_transfer(transfer), Look())
     assert not of_transfer(run.transfers[0]), "four classes: the matrix names them all"
 

@@ -18,7 +18,7 @@ from pipeline.models.recognise import described, recognise
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
 from pipeline.train.start import build_model
-from pipeline.transfer.backbone import Backbone
+from pipeline.transfer.backbone import LAST, Backbone
 
 CPU = torch.device("cpu")
 OURS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg11", "vgg13", "vgg16", "vgg19"]
@@ -97,6 +97,22 @@ def test_timms_networks(tmp_path):
         if not plain:
             first = {"resnet18d": "conv1.weight is missing", "seresnet50": "there is layer1.0.se"}[name]
             assert re.search(rf"like resnet\d+, but {first}", described(shapes_of(state)))
+
+
+@pytest.mark.slow
+def test_timms_vgg(tmp_path):
+    """It keeps the hidden layers as convolutions."""
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("vgg11", pretrained=False, num_classes=7).eval()
+    safetensors.torch.save_file(theirs.state_dict(), tmp_path / "vgg11.safetensors")
+    del theirs.head.fc
+    backbone = Backbone.read(str(tmp_path / "vgg11.safetensors"))
+    assert backbone.about.name == "vgg11"
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        expected = theirs.pre_logits(theirs.features(images)).flatten(1)
+        (found,) = backbone.frozen(CPU).at(images, [LAST])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def _forms(state: dict) -> dict:

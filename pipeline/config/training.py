@@ -183,6 +183,12 @@ class Monitor(Section):
     profile: list[Positive] | None = Field(None, min_length=2, max_length=2)
     """First and last step of a profiler trace of the first rank; none = only when asked for in the run."""
 
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.profile is not None and self.profile[0] > self.profile[1]:
+            raise ValueError(f"profile: {self.profile} runs backwards; write {self.profile[::-1]}")
+        return self
+
 
 class TrainConfig(Section):
     """One training run: ``torchrun ... -m launch.train CONFIG``."""

@@ -36,7 +36,7 @@ def to_onnx(trained: Trained, size: int, pixels: bool) -> tuple[bytes, str]:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     ).model_proto
     _forget_origin(graph)
-    onnx.helper.set_model_props(graph, trained.facts())
+    onnx.helper.set_model_props(graph, trained.facts(size))
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString()
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -48,17 +48,20 @@ class Trained:
     def title(self) -> str:
         return f"{self.config.model.name}_step_{self.step:08d}{'_ema' if self.ema else ''}"
 
-    def facts(self) -> dict[str, str]:
+    def facts(self, size: int | None = None) -> dict[str, str]:
         """Words for the file's metadata, strings by name.
+
+        :param size: side of the pictures that the file takes, the short side scaled along; none = the run's.
 
         ``pictures`` and ``classes`` are JSON: resize the short side (antialiased; null = not), crop the
         centre, scale to 0..1, subtract mean, divide by std; logit i answers for class i. ``config`` is YAML,
         the run's config without its paths.
         """
-        pictures = self.config.data.pictures
+        pictures, size = self.config.data.pictures, size or self.size
+        resize = pictures.eval_resize
         shown = {
-            "resize": pictures.eval_resize,
-            "size": self.size,
+            "resize": resize and round(resize * size / self.size),
+            "size": size,
             "interpolation": pictures.interpolation,
             "mean": pictures.mean,
             "std": pictures.std,

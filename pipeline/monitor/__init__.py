@@ -59,6 +59,7 @@ class Monitor:
                 self._wandb.write(row)
             if row["split"] in ("val", "test"):
                 words = f"{row['split']} loss {row['loss']:.3f}, top-1 {row['top1']:.2%}"
+                words += f", of the average {row['ema_top1']:.2%}" if "ema_top1" in row else ""
                 say(f"epoch {row['epoch']:.2f}: {words}")
 
     def end(self, step: int) -> None:

@@ -29,8 +29,8 @@ def code_state() -> dict[str, str | bool | None]:
 
 
 def _dali() -> str | None:
-    """Its package has another name for each version of CUDA."""
-    named = [each for each in metadata.distributions() if each.name.startswith("nvidia-dali-")]
+    """Its package has another name for each version of CUDA; what an interrupted install left has none."""
+    named = [each for each in metadata.distributions() if (each.name or "").startswith("nvidia-dali-")]
     return named[0].version if named else None
 
 

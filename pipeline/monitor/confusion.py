@@ -26,9 +26,11 @@ def worst_classes(
     return worst_of(np.bincount(cells, minlength=k * k).reshape(k, k), classes, most)
 
 
-def worst_of(confusion: np.ndarray, classes: list[str], most: int = WORST) -> list[dict]:
+def worst_of(confusion: np.ndarray, classes: list[str], most: int = WORST, tests: int = 1) -> list[dict]:
     """The same of a confusion matrix (K, K) of pictures, rows the true classes.
 
+    :param tests: how many tests it is the sum of. They may have shared their pictures, so that intervals
+        are as wide as of one.
     :returns: for each class its name, pictures, how many of them were called right, recall with a 95 %
         interval (Wilson 1927), and the classes its pictures are most often taken for, most frequent first.
     """
@@ -40,17 +42,17 @@ def worst_of(confusion: np.ndarray, classes: list[str], most: int = WORST) -> li
             "class": classes[each],
             "pictures": int(pictures[each]),
             "right": int(right[each]),
-            **_recall(int(right[each]), int(pictures[each])),
+            **_recall(right[each] / tests, pictures[each] / tests),
             "taken_for": _taken_for(confusion[each], each, classes),
         }
         for each in order[:most]
     ]
 
 
-def _recall(right: int, pictures: int) -> dict[str, float]:
+def _recall(right: float, pictures: float) -> dict[str, float]:
     """Wilson 1927, "Probable inference, the law of succession, and statistical inference": an interval of a
     share that holds for few pictures and for shares of 0 and 1 too."""
-    z, share = 1.959964, right / pictures
+    z, share = 1.959964, float(right / pictures)
     middle = (share + z**2 / (2 * pictures)) / (1 + z**2 / pictures)
     half = z / (1 + z**2 / pictures) * math.sqrt(share * (1 - share) / pictures + (z / (2 * pictures)) ** 2)
     return {"recall": share, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}

@@ -16,7 +16,8 @@ class MetricsFile:
     def __init__(self, path: Path, step: int):
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = _keep_until(path, step) if path.exists() else []
-        self.known = {(row["step"], row["split"]): row for row in kept}
+        # Of training there may be a million.
+        self.known = {(row["step"], row["split"]): row for row in kept if row["split"] != "train"}
         self._file = LineFile(path)
 
     def write(self, row: dict) -> None:

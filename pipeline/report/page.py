@@ -38,6 +38,7 @@ def html(run: Run, plots: Plots) -> str:
         symbols=SYMBOLS,
         transfers=[_transfer(run, transfer) for transfer in run.transfers],
         samples=_grid(run.samples),
+        split=run.confusion.get("split"),
         gains_reading=gains.READING,
     )
 
@@ -172,10 +173,9 @@ def _dataset(transfer: dict[str, Any], plots: Plots, atlas: Atlas | None) -> lis
 def _analyses(transfer: dict[str, Any], plots: Plots, atlas: Atlas | None) -> list[str]:
     out = []
     for name, chart in analyses.charts(transfer, atlas).items():
-        out += [
-            *_image(plots, name, f"{transfer['dataset']}: {chart.heading}"),
-            tables.markdown(chart.reading),
-        ]
+        if name in plots:
+            heading = f"{transfer['dataset']}: {chart.heading}"
+            out += [*_image(plots, name, heading), tables.markdown(chart.reading)]
     lines = [
         f"| {each['kind']} | {tables.markdown(each['x'])} | {each['score']} {each['interval']} "
         f"| {each['n_train']} | {each['seeds']} | {each['chosen']} |"

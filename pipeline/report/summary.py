@@ -1,6 +1,5 @@
 """What a run says in a sentence, in a handful of figures, and how to do it again."""
 
-import math
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.figures.style import MODE_NAMES
+from pipeline.monitor.history import is_number
 from pipeline.report import clock, tables
 from pipeline.report.inputs import MODES, Run
 
@@ -36,7 +36,9 @@ def headline(run: Run) -> str:
     compared = [row for row in lines if row.improvement]
     if len(compared) > 1:
         wins = [row for row in compared if row.told_apart and row.improvement.value.startswith("+")]
-        return f"Transfer beats training from scratch on {len(wins)} of {len(compared)} datasets"
+        # Of a curve several rows are of one dataset.
+        what = "settings" if any(each.get("curve") for each in run.transfers) else "datasets"
+        return f"Transfer beats training from scratch on {len(wins)} of {len(compared)} {what}"
     if compared:
         return _comparison(compared[0])
     if lines:
@@ -116,6 +118,9 @@ def _training_tiles(run: Run) -> list[Tile]:
         chance = f", chance {tables.percent(1 / classes)}{PERCENT}" if classes else ""
         note = f"{SPLIT_NAMES[split]}{chance}"
         out.append(Tile("pre-training" if run.transfers else "training", tables.percent(value), "%", note))
+        if average := run.last(split, key="ema_top1"):
+            words = "of the weights' moving average"
+            out.append(Tile("average", tables.percent(average[1]), "%", words))
     _, rates = run.column("train", "images_per_s")
     if len(rates):
         _, waits = run.column("train", "data_wait")
@@ -128,10 +133,16 @@ def _training_tiles(run: Run) -> list[Tile]:
 def notes(run: Run) -> list[str]:
     """What a reader must know before believing the figures."""
     out = []
-    losses = [(row.get("loss"), row.get("epoch")) for row in run.rows]
-    lost = [epoch for loss, epoch in losses if isinstance(loss, float) and not math.isfinite(loss)]
+    losses = [(row["loss"], row.get("epoch")) for row in run.rows if "loss" in row]
+    lost = [epoch for loss, epoch in losses if not is_number(loss)]
     if lost:
         out.append(f"The loss is not a finite number in {len(lost)} rows, first at epoch {_brief(lost[0])}.")
+    _, skipped = run.column("train", "skipped")
+    if sum(skipped):
+        out.append(
+            f"{tables.count(int(sum(skipped)))} steps were skipped, as their gradient was not finite; "
+            "nonfinite.tsv names their pictures."
+        )
     _, faults = run.column("train", "faults")
     if sum(faults):
         out.append(

@@ -25,7 +25,7 @@ def of_transfer(transfer: dict[str, Any]) -> dict[str, Any]:
     best = max(summary, key=lambda mode: summary[mode]["value"])
     told = [each.get("confusion") for each in transfer["results"] if each["mode"] == best]
     found = [np.asarray(each, np.int64) for each in told if each is not None]
-    return {"worst": worst_of(np.sum(found, axis=0), classes)} if found else {}
+    return {"worst": worst_of(np.sum(found, axis=0), classes, tests=len(found))} if found else {}
 
 
 def worst_chart(confusion: dict[str, Any], look: Look) -> Figure | None:

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +120,8 @@ class _Course:
         batches = self._batches(start)
         meter = Meter(self.config, len(job.train), ranks, start, engine.phases)
         bad = NonFinite(self.config, job.train, ranks, start)
-        with Profiler(self.config.folder, self.config.monitor.profile, start, on=ranks.first) as profiler:
+        profiler = Profiler(self.config.folder, self.config.monitor.profile, start, on=ranks.first)
+        with profiler, closing(meter), closing(bad):
             for done in range(start + 1, plan.steps + 1):
                 self._advance(done, batches, meter, bad)
                 self._boundary(done)

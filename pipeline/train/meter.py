@@ -31,6 +31,10 @@ class Meter:
         self._lines = StepLines(self._file, start) if ranks.first else None
         self.restart(start)
 
+    def close(self) -> None:
+        if self._lines:
+            self._lines.close()
+
     def restart(self, done: int) -> None:
         """Time from here on belongs to the steps after ``done``."""
         self._since, self._clock, self._waited = done, time.monotonic(), 0.0

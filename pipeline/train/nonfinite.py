@@ -33,6 +33,10 @@ class NonFinite:
         self._skipped = self.run = 0
         self._first: list[str] = []
 
+    def close(self) -> None:
+        if self._lines:
+            self._lines.close()
+
     def note(self, done: int, stepped: Stepped, batches: Sequence[Batch]) -> None:
         """After every step."""
         if stepped.applied:

@@ -25,6 +25,12 @@ AVERAGES = ("state_dict_ema", "model_ema")
 """The same for their moving average: timm, torchvision."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """Of DataParallel and DDP, torch.compile, Lightning."""
+TIMMS_VGG = {
+    "pre_logits.fc1.": "classifier.0.",
+    "pre_logits.fc2.": "classifier.3.",
+    "head.fc.": "classifier.6.",
+}
+"""timm keeps a VGG's hidden layers as convolutions over the same 7x7 positions, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,11 @@ def _unwrapped(state: object, path: Path, ema: bool) -> dict[str, Tensor]:
         raise UserError(f"{path}: holds no weights: neither a state_dict, nor one as {', '.join(RAW)}")
     while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    if "pre_logits.fc1.weight" in tensors:
+        for theirs, ours in TIMMS_VGG.items():
+            for name in [name for name in tensors if name.startswith(theirs)]:
+                value = tensors.pop(name)
+                tensors[name.replace(theirs, ours)] = value.flatten(1) if value.ndim == 4 else value
     return tensors
 
 

@@ -1,0 +1,21 @@
+"""Where a run stands, as its folder tells it; what SLURM says of its jobs is in tests/cluster."""
+
+import json
+import time
+
+import yaml
+from conftest import config_tree
+
+from pipeline.cluster.status import status
+
+
+def test_a_run_that_diverges_is_told_like_any_other(small_index, tmp_path):
+    run = tmp_path / "quick"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump(config_tree(small_index, tmp_path)))
+    row = {"time": time.time(), "step": 10, "epoch": 1.0, "split": "train", "images_per_s": 1234.5}
+    for loss, words in ((0.5, "loss 0.500"), (None, "loss not finite")):
+        (run / "metrics.jsonl").write_text(json.dumps(row | {"loss": loss}) + "\n")
+        (line, *_) = status(run)
+        assert line.startswith(f"{run}: step 10 of "), line
+        assert f"{words}, 1,234 pictures/s, " in line
