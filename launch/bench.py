@@ -131,8 +131,8 @@ def _step_words(parser: argparse.ArgumentParser) -> None:
     add("--model", nargs="+", default=["resnet20", "resnet50"], help="default resnet20 resnet50")
     add("--size", default=[32, 224], help="sides of the square pictures (default 32 224)", **several)
     add("--batch", default=[128, 8], help="pictures on each rank (default 128 8)", **several)
-    add("--rounds", default=[6, 6], help="turns of everybody (default 6 6)", **several)
-    add("--steps", default=[4, 3], help="measured in a turn (default 4 3)", **several)
+    add("--rounds", help="turns of everybody (default 6)", **several)
+    add("--steps", help="measured in a turn (default 4, of pictures above 64 pixels 3)", **several)
     add("--runs", type=int, default=3, help="of whole commands, in start; of checkpoints (default 3)")
     add("--only", metavar="A,B", help="of contest, overhead, scaling, start, saving; adds to what there is")
     add("--threads", type=int, default=cores, help=f"and cores, of everybody (default {cores})")
@@ -151,6 +151,8 @@ def _step(words: argparse.Namespace, command: list[str]) -> None:
     from pipeline.models.zoo import find
 
     each = ("size", "batch", "rounds", "steps")
+    words.rounds = words.rounds or [6] * len(words.model)
+    words.steps = words.steps or [4 if side <= 64 else 3 for side in words.size]
     _positive(words, *each, "runs", "threads")
     for key in each:
         if len(getattr(words, key)) != len(words.model):

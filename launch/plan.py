@@ -55,7 +55,7 @@ def _words(add) -> None:
     add("--node-bandwidth", type=float, metavar="GB/S", help="of a GPU to its node (default: the GPU's)")
     add("--network", type=float, metavar="GB/S", help="of a node (default: of a DGX with such GPUs)")
     add("--latency", type=float, metavar="US", help="of a hop (default 20 µs, assumed)")
-    add("--overhead", type=float, metavar="MS", help="of any step (default 4.5 ms, fitted)")
+    add("--overhead", type=float, metavar="MS", help="of any step (default 4.75 ms, fitted)")
     add("--decode-rate", type=float, metavar="N", help="pictures/s of a core (default 712)")
     add("--cores", type=int, metavar="N", help="decoding for a GPU (default: enough)")
     add("--check", action="store_true", help="also the model beside published multi-GPU figures")

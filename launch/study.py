@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         "words", nargs="*", metavar="CONFIG, key=value", help="none = configs/study/STUDY.yaml"
     )
     parser.add_argument("--dry-run", action="store_true", help="check config and data, list the runs, stop")
-    words = parser.parse_args(argv)
+    words = parser.parse_intermixed_args(argv)
     with door(), preemptible():
         given = [word for word in words.words if "=" not in word]
         if len(given) > 1:
@@ -52,11 +52,14 @@ def main(argv: list[str] | None = None) -> None:
         measured = isinstance(config, PrecomputeConfig)
         trainings = {} if measured else config.trainings(str(path))
         # Torch and DALI take seconds to import: a mistake in the config is told before.
+        from pipeline.study.precompute import check
         from pipeline.study.run import dry_run, measure, run
         from pipeline.train.ranks import join
 
         if words.dry_run:
-            print(dump(config) if measured else dry_run(trainings))
+            if measured:
+                check(config)
+            print(dump(config) if measured else dry_run(words.study, config, trainings))
             return
         train = next((each.train for each in trainings.values()), None)
         with join(*((train.device, train.hang_timeout) if train else ())) as ranks:

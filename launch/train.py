@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check config and data, print the config, stop"
     )
-    words = parser.parse_args(argv)
+    words = parser.parse_intermixed_args(argv)
     with door(), preemptible():
         config = load(TrainConfig, words.config, words.overrides)
         # Torch and DALI take seconds to import: a mistake in the config is told before.

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("config", help="a YAML file, see configs/transfer/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     parser.add_argument("--only", metavar="DATASET", help="one of the config's, by name or by place from 0")
-    words = parser.parse_args(argv)
+    words = parser.parse_intermixed_args(argv)
     with door(), preemptible():
         config = load(TransferConfig, words.config, words.overrides)
         # Torch and DALI take seconds to import: a mistake in the config is told before.

@@ -76,6 +76,8 @@ def test_training_ends_by_epochs_or_steps_whichever_comes_first(file):
     assert (both.epochs, alone.epochs) == (1.0, None)
     assert [steps_of(both, n) for n in (1, 24, 120, 121, 9999)] == [1, 1, 5, 6, 7]
     assert [steps_of(alone, n) for n in (1, 9999)] == [7, 7]
+    rounded = both.model_copy(update={"epochs": 1.1, "batch": 100, "steps": None})
+    assert steps_of(rounded, 50_000) == 550, "not 551 for 550.0000000000001"
     with pytest.raises(
         UserError, match=r"train\.epochs: missing; say when training ends: epochs: 90, or steps"
     ):
@@ -182,7 +184,7 @@ def test_unknown_names_of_networks_are_told_with_the_nearest(file, small_index):
 
 
 def test_a_dry_run_checks_everything_and_prints_the_config(file, small_index, tmp_path):
-    words = [str(file), f"data.index={small_index}", f"runs={tmp_path}/dry", "--dry-run"]
+    words = [str(file), f"data.index={small_index}", "--dry-run", f"runs={tmp_path}/dry"]
     got = door("launch.train", *words)
     assert got.returncode == 0, got.stderr
     assert parse(TrainConfig, yaml.safe_load(got.stdout), "printed").data.index == str(small_index)

@@ -136,7 +136,7 @@ def test_what_is_sent_is_what_rings_need(ranks, accumulate):
     net, about = network(10**6, 10**6), config(f"train.accumulate={accumulate}")
     sent = {e: sum(each.sent for each in exchanges(net, about, ranks, e)) for e in ENGINES}
     half = (ranks - 1) / ranks * net.bytes
-    assert sent["ddp"] == pytest.approx(2 * half + net.buffers)
+    assert sent["ddp"] == pytest.approx(2 * half)
     assert sent[0] == pytest.approx(2 * half)
     assert sent[1] == pytest.approx(3 * half)
     assert sent[2] == pytest.approx((2 * accumulate + 1) * half)
@@ -237,7 +237,7 @@ def test_the_model_beside_published_figures():
     found = compare()
     assert all(one.model <= 1 for one in found)
     assert min(one.off for one in found) == pytest.approx(-0.106, abs=0.002)
-    assert max(one.off for one in found) == pytest.approx(0.185, abs=0.002)
+    assert max(one.off for one in found) == pytest.approx(0.187, abs=0.002)
     fitted = [one.off for one in found if one.figure.fitted]
     assert fitted == [pytest.approx(0, abs=0.002)]
     # The same without the fitted constant: only rows whose pictures a GPU change move.
@@ -253,7 +253,7 @@ def test_brief():
     text = "\n".join(brief(config("train.batch=1024"), 32))
     assert "25.6 M parameters" in text
     assert "112,603 of 1,024 pictures, 32 on each of 32 ranks" in text
-    assert "198 MB from every rank" in text  # 2 x 31/32 x 4 x 25,557,032 bytes, and batch norm's
+    assert "198 MB from every rank" in text  # 2 x 31/32 x 4 x 25,557,032 bytes
 
 
 def test_brief_tells_a_batch_that_cannot_be_split():
@@ -283,6 +283,18 @@ def test_a_measured_rate_is_that_of_the_run(tmp_path, capsys):
     assert f"One GPU: 120 pictures/s at 256 a step (the median of {tmp_path}, taken for one GPU)." in told
 
 
+def test_a_measured_rate_of_growing_pictures_is_that_of_the_largest(tmp_path, capsys):
+    """Two thirds of a run on 128 pixels at 225/s, the rest on 192 at 100/s: by area the same rate."""
+    words = [RESNET50, "data.pictures.size=192", "data.pictures.progressive.start=128"]
+    words += ["data.pictures.progressive.epochs=[60,60]", "data.pictures.eval_size=224"]
+    (tmp_path / "config.yaml").write_text(dump(load(TrainConfig, words[0], words[1:])))
+    rates = [(epoch, 225 if epoch < 60 else 100) for epoch in range(90)]
+    rows = [{"split": "train", "epoch": epoch, "images_per_s": rate} for epoch, rate in rates]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    main([*words, "--measured", str(tmp_path)])
+    assert "One GPU: 100 pictures/s at 256 a step" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -296,7 +308,7 @@ def test_a_measured_rate_is_that_of_the_run(tmp_path, capsys):
             "train.batch: 3 gives each of 1 ranks micro-batches of 3",
         ),
         ([RESNET50, "--rate", "9", "--measured", "runs/x"], "--rate and --measured"),
-        ([RESNET50, "--rate", "99999", "--rate-batch", "8"], "--overhead 4.5: a step of 8 pictures"),
+        ([RESNET50, "--rate", "99999", "--rate-batch", "8"], "--overhead 4.75: a step of 8 pictures"),
         ([RESNET50, "--rate-batch", "8"], "--rate-batch: belongs to --rate"),
         ([RESNET50, "train.bach=1"], "train.bach: no such key; did you mean train.batch?"),
         ([RESNET50, "model.name=resnet51"], "model.name: unknown name 'resnet51'"),

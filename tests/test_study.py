@@ -18,8 +18,17 @@ from pipeline.config import StudyConfig, UserError, full_words, load
 from pipeline.monitor.metrics import read_rows
 from pipeline.study.members import Members
 from pipeline.study.page import Page, Verdict
-from pipeline.study.run import run
-from pipeline.study.seeds import AGREES, DIFFERS, OPEN, Interval, judge, over_seeds, over_seeds_of_logs
+from pipeline.study.run import dry_run, run
+from pipeline.study.seeds import (
+    AGREES,
+    DIFFERS,
+    OPEN,
+    Interval,
+    judge,
+    judge_all,
+    over_seeds,
+    over_seeds_of_logs,
+)
 from pipeline.train.ranks import join
 
 STUDY_FILES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
@@ -84,6 +93,8 @@ def test_the_full_size_goes_before_the_command_line(tmp_path, small_index):
     }
     path = written(tmp_path, tree)
     assert full_words(path, ["seeds=[5]"]) == ["seeds=[5]"]
+    with pytest.raises(UserError, match="'full=\\['"):  # no YAML, which is told as of any other key
+        load(StudyConfig, path, full_words(path, ["full=["]))
     words = full_words(path, ["full=true", "run.train.epochs=8"])
     study = load(StudyConfig, path, words)
     assert (study.name, study.run["train"]["epochs"], list(study.members)) == ("large", 8, ["a"])
@@ -121,6 +132,13 @@ def test_intervals_over_seeds_are_students():
     assert logs.high / logs.value == pytest.approx(logs.value / logs.low)
     assert over_seeds([5.0]).told() == "5.0"
     assert over_seeds([60.0, 99.0], (0, 100)).high == 100, "an error is not more than all"
+
+
+def test_a_claim_of_several_parts_agrees_with_all_or_not():
+    up, unsure, down = Interval(1, 0.1, 2, 3), Interval(1, -0.1, 2, 3), Interval(-1, -2, -0.1, 3)
+    assert judge_all(up, up) == AGREES
+    assert judge_all(up, unsure) == OPEN
+    assert judge_all(unsure, down) == judge_all(down, up) == DIFFERS
 
 
 def test_a_claim_agrees_only_when_its_whole_interval_does():
@@ -220,14 +238,22 @@ def test_a_run_that_another_command_has_let_go_of_is_taken_at_the_end(small_inde
 
 def test_what_depth_cannot_compare_is_told_before_anything_is_trained(small_index, tmp_path):
     tree = study_tree(small_index, tmp_path)
+    twice = {"a": {"model.name": "plain8"}, "b": {"model.name": "plain8", "model.width": 0.5}}
+    errorless = {name: {"model.name": name} for name in ("plain8", "plain14", "resnet8", "resnet14")}
     for members, message in (
         ({"a": {"model.name": "vgg11"}}, "members.a: model.name is vgg11"),
+        (twice, "members.b: a is plain8 too; depth compares one of each"),
+        (
+            errorless | {"resnet8": {"model.name": "resnet8", "data.val": None}},
+            "members.resnet8: data.val is null",
+        ),
         ({"a": {"model.name": "plain8"}, "b": {"model.name": "resnet8"}}, "two or more plain nets"),
     ):
         path = written(tmp_path, tree | {"members": members})
         study = load(StudyConfig, path)
-        with pytest.raises(UserError, match=message):
-            run("depth", study, study.trainings(path), None, "")
+        for how in (run, dry_run):
+            with pytest.raises(UserError, match=message):
+                how("depth", study, study.trainings(path), *((None, "") if how is run else ()))
     assert not (tmp_path / "small").exists()
 
 

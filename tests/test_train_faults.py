@@ -9,8 +9,11 @@ import pytest
 from conftest import torchrun
 from jobs import damage, kill_all_at, photographs, same_bits, steps_done, workers
 
+from pipeline.config import TrainConfig, load
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
+from pipeline.train.ranks import join
+from pipeline.train.run import run as train
 
 
 @pytest.fixture
@@ -44,6 +47,18 @@ def test_bad_files_are_counted_and_named_and_the_job_goes_on(job):
         assert 0 <= row["data_wait"] <= 1
     (val,) = [row for row in rows if row["split"] == "val"]
     assert val["faults"] == 1
+
+
+def test_between_rows_they_are_told_with_every_evaluation_and_save(job):
+    """Else those of the steps between would be lost when a run goes on after them."""
+    damage(job, 17, 90)
+    config = load(TrainConfig, job / "config.yaml", ["monitor.log_every=100", "monitor.eval_every=1"])
+    with join("cpu") as ranks:
+        train(config, ranks)
+    lines = (config.folder / "faults.tsv").read_text().splitlines()
+    assert {line.split("\t")[0] for line in lines} == {"5", "10", "15"}
+    (row,) = [row for row in read_rows(config.folder / "metrics.jsonl") if row["split"] == "train"]
+    assert row["faults"] == len(lines) >= 6
 
 
 def test_too_many_files_going_bad_in_a_run_stop_it_with_the_list(job):

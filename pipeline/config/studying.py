@@ -1,6 +1,7 @@
 """A study: which runs stand behind a claim of the lectures, as data."""
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,7 +140,8 @@ def full_words(path: str | Path, words: list[str]) -> list[str]:
     full = tree.get("full", False)
     for word in words:
         if word.startswith("full="):
-            full = yaml.safe_load(word.removeprefix("full="))
+            with suppress(yaml.YAMLError):  # told by ``load``
+                full = yaml.safe_load(word.removeprefix("full="))
     changes = tree.get("full_size")
     if full is not True or not isinstance(changes, dict):
         return words

@@ -8,7 +8,7 @@ RESNET50_MACS = 4_089_184_256
 """Of one picture of 224 pixels; what the published rates were measured with."""
 ATTAINED = 0.8
 """Of a line rate: NCCL's protocol takes about 20 % (one of its authors in NVIDIA/nccl-tests issue 212)."""
-OVERHEAD = 4.5e-3
+OVERHEAD = 4.75e-3
 """Seconds of a step that do not depend on its pictures. Fitted on one figure, MLPerf's 8 to 64 A100."""
 DECODING = 712.0
 """Pictures/s of a core: torchvision, one thread, 621 to 864 of ImageNet (ternaus/imread_benchmark)."""

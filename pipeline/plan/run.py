@@ -148,12 +148,17 @@ def _rate(wishes: Wishes, network: Network, published: Rate) -> Rate:
 
 
 def _measured(folder: str) -> Rate:
-    """The median rate of a run's rows. On how many GPUs it ran its folder does not tell: one, it is taken."""
+    """The median rate of a run's rows. On how many GPUs it ran its folder does not tell: one, it is taken.
+
+    Where its pictures grew, it is what each row's rate would be on the largest, by their area."""
     run = read_history(Path(folder))
-    _, rates = run.column("train", "images_per_s")
+    epochs, rates = run.column("train", "images_per_s")
     if not run.config or not len(rates):
         raise UserError(f"--measured {folder}: has no rows of training with images_per_s; give --rate")
     config = load(TrainConfig, run.path / "config.yaml")
     network = network_of(config, pictures_of(config).classes)
     batch = config.train.batch // config.train.accumulate
+    size, growing = config.data.pictures.size, config.data.pictures.progressive
+    if growing:
+        rates = rates * [(growing.side(epoch, size) / size) ** 2 for epoch in epochs]
     return Rate(float(np.median(rates)), batch, network.macs, f"the median of {folder}, taken for one GPU")

@@ -41,10 +41,7 @@ def exchanges(
     pieces = _pieces(network, DDP_BUCKET if engine == DDP else FP32 * config.deepspeed.bucket)
     hidden = config.deepspeed.overlap
     found = {
-        DDP: lambda: [
-            Exchange("gradients", 2 * half, pieces + 1, True),
-            Exchange("batch norm", network.buffers, 1),
-        ],
+        DDP: lambda: [Exchange("gradients", 2 * half, pieces + 1, True)],
         0: lambda: [Exchange("gradients", 2 * half, 1)],
         # DeepSpeed 0.19.8 reduces to all ranks, also where one alone needs the sum.
         1: lambda: [Exchange("gradients", 2 * half, pieces, hidden), Exchange("weights", half, pieces)],

@@ -4,21 +4,20 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
+from pipeline.data.index import open_index
 from pipeline.models import build, cost
 from pipeline.study.page import Table
 from pipeline.study.seeds import PERCENT, Interval, over_seeds
 from pipeline.study.trained import Trained
 from pipeline.train.weights import switches
 
-CLASSES = 10
-"""Of CIFAR-10."""
-
 
 def costs(trained: Trained, member: str) -> dict[str, int]:
     """Parameters and multiply-adds of one picture, as it is tested."""
     config = trained.configs[member, trained.study.seeds[0]]
+    classes = open_index(config.data.index).split(config.data.train, "data.train").classes
     with torch.device("meta"):
-        model = build(config.model.name, CLASSES, **switches(config.model))
+        model = build(config.model.name, len(classes), **switches(config.model))
     return cost(model, config.data.pictures.evaluation_size)
 
 

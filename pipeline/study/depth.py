@@ -55,7 +55,12 @@ def depths(study: StudyConfig, configs: dict[Key, TrainConfig]) -> dict[str, dic
         parts = re.fullmatch(r"(plain|resnet)(\d+)", name)
         if not parts:
             raise UserError(f"members.{member}: model.name is {name}; depth compares plain nets and resnets")
-        found[parts[1]][int(parts[2])] = member
+        family, depth = parts[1], int(parts[2])
+        if depth in found[family]:
+            raise UserError(
+                f"members.{member}: {found[family][depth]} is {name} too; depth compares one of each"
+            )
+        found[family][depth] = member
     return {family: dict(sorted(of.items())) for family, of in found.items()}
 
 

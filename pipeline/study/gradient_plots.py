@@ -38,7 +38,7 @@ def norms(looked: Looked, look: Look) -> Figure:
 def jacobians(looked: Looked, look: Look) -> Figure:
     def draw(axes: Axes, member: str, net: str) -> None:
         points = looked.of(member, "points")[0]
-        place = points / looked.of(member, "norms").shape[1]
+        place = points / (looked.of(member, "norms").shape[1] - 1)  # norms are at 0..N, points too
         _band(axes, place, np.maximum(looked.of(member, "typical"), LEAST), net, look)
         largest = np.exp(np.log(np.maximum(looked.of(member, "largest"), LEAST)).mean(0))
         axes.plot(place, largest, "^", color=_colour(net, look), markersize=3.5, fillstyle=_fill(net))
@@ -85,9 +85,8 @@ def spectrum(looked: Looked, look: Look) -> Figure:
 def noise(looked: Looked, look: Look) -> Figure:
     """Signal to noise above cosine; plain left, residual right; a line for each step looked at."""
     trained = [net for net in looked.nets if len(looked.steps(net)) > 1]
-    nets = [
-        [net for net in trained or looked.nets if net.startswith(word)][-1] for word in ("plain", "resnet")
-    ]
+    families = [[net for net in looked.nets if net.startswith(word)] for word in ("plain", "resnet")]
+    nets = [([net for net in own if net in trained] or own)[-1] for own in families]
     with styled(look):
         figure = new_figure(look.width, 4.6)
         grid = figure.subplots(2, 2, sharex=True, sharey="row")

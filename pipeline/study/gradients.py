@@ -9,7 +9,7 @@ from pipeline.study import gradient_plots as plots
 from pipeline.study import looking
 from pipeline.study.members import Key
 from pipeline.study.page import Page, Panel, Table, Verdict
-from pipeline.study.seeds import COSINE, Interval, judge, over_seeds, over_seeds_of_logs
+from pipeline.study.seeds import COSINE, Interval, judge, judge_all, over_seeds, over_seeds_of_logs
 from pipeline.study.trained import Trained
 
 NETS = ("plain20", "plain56", "resnet20", "resnet56")
@@ -131,6 +131,7 @@ def _vanishing(looked: Looked) -> list[Verdict]:
 
     gauss = over_seeds(-fall(looked, "plain56-bare-gauss") + fall(looked, "plain20-bare-gauss"))
     he = gap("plain56-bare-gauss", "plain56-bare")
+    kept = over_seeds(fall(looked, "plain56"))
     normed, bare = gap("plain56", "resnet56"), gap("plain56-bare-gauss", "resnet56-bare-gauss")
     return [
         Verdict(
@@ -154,9 +155,8 @@ def _vanishing(looked: Looked) -> list[Verdict]:
         Verdict(
             "With batch norm, plain gradients do not vanish, and change more than with shortcuts",
             "He et al. 2015, section 4.1; Yang et al. 2019 (arXiv:1902.08129): batch norm alone explodes",
-            f"over 56 layers plain: {over_seeds(fall(looked, 'plain56')).told('{:+.1f}')} decades; "
-            f"with shortcuts {normed.told()} less",
-            judge(normed),
+            f"over 56 layers plain: {kept.told('{:+.1f}')} decades; with shortcuts {normed.told()} less",
+            judge_all(kept, normed),
         ),
     ]
 

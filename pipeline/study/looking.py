@@ -49,7 +49,7 @@ def read(config: TrainConfig, step: int) -> dict | None:
 
 
 def _keep_look(study: GradientStudyConfig, job: Job, step: int) -> None:
-    file, settings = file_of(job.config, step), study.look.model_dump(exclude={"at"})
+    file, settings = file_of(job.config, step), _decides(study, job)
     if file.exists() and json.loads(file.read_text())["settings"] == settings:
         return
     say(f"{job.config.name}: a look at step {step}")
@@ -63,6 +63,13 @@ def _keep_look(study: GradientStudyConfig, job: Job, step: int) -> None:
     classes = job.train.classes
     found = look(model, _pictures(study, job), redrawn, study.look, seed)
     write_whole(file, json.dumps({"settings": settings, "found": found}).encode())
+
+
+def _decides(study: GradientStudyConfig, job: Job) -> dict:
+    """Everything that a look as drawn depends on; a trained run that changed is refused before."""
+    about = {"model": job.config.model, "pictures": job.config.data.pictures}
+    told = {key: section.model_dump() for key, section in about.items()}
+    return study.look.model_dump(exclude={"at"}) | told | {"split": job.train.fingerprint}
 
 
 def _other(seed: int, draw: int) -> int:

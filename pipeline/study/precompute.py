@@ -31,7 +31,7 @@ def measure(study: PrecomputeConfig, ranks: Ranks) -> None:
     :raises UserError: no such checkpoint or index, or too few pictures.
     :raises Preempted: the job was asked to stop between two extractions, or in one.
     """
-    backbone = Backbone.read(study.checkpoint, tell=ranks.first)
+    backbone = check(study, tell=ranks.first)
     for seed in study.seeds:
         if read(study, seed) is not None:
             continue
@@ -44,6 +44,15 @@ def measure(study: PrecomputeConfig, ranks: Ranks) -> None:
         found["each"] = [_solve(study, backbone, pictures, [half], ranks) for half in halves]
         if ranks.first:
             write_whole(_file(study, seed), json.dumps({"settings": _settings(study), **found}).encode())
+
+
+def check(study: PrecomputeConfig, tell: bool = True) -> Backbone:
+    """Before anything is measured.
+
+    :raises UserError: no such checkpoint or index, or too few pictures.
+    """
+    _drawn(study, study.seeds[0])
+    return Backbone.read(study.checkpoint, tell=tell)
 
 
 def read(study: PrecomputeConfig, seed: int) -> dict | None:

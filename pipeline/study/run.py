@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.config import GradientStudyConfig, PrecomputeConfig, StudyConfig, TrainConfig
+from pipeline.config import GradientStudyConfig, PrecomputeConfig, StudyConfig, TrainConfig, UserError
 from pipeline.progress import say
 from pipeline.study import depth, gradients, precompute, shortcuts, vgg
 from pipeline.study.looking import train_and_look
@@ -30,11 +30,23 @@ def measure(study: PrecomputeConfig, ranks: Ranks, command: str) -> Path | None:
     return write(page, study.folder)
 
 
-def dry_run(trainings: dict[Key, TrainConfig]) -> str:
+def check(kind: str, study: StudyConfig, trainings: dict[Key, TrainConfig]) -> None:
+    """:raises UserError: the page could not be written of these runs."""
+    STUDIES[kind].check(study, trainings)
+    for (member, _), config in trainings.items():
+        if config.data.val is None and not isinstance(study, GradientStudyConfig):
+            raise UserError(
+                f"members.{member}: data.val is null, and the page shows errors on it; name a split"
+            )
+
+
+def dry_run(kind: str, study: StudyConfig, trainings: dict[Key, TrainConfig]) -> str:
     """A line for each run, after all that can be checked without training was checked.
 
-    :raises UserError: a run's config and its pictures do not go together.
+    :raises UserError: the study cannot be made of these runs, or a run's config and its pictures do not go
+        together.
     """
+    check(kind, study, trainings)
     return "\n".join(f"{each.folder}: {dry_run_of(each).splitlines()[0]}" for each in trainings.values())
 
 
@@ -45,7 +57,7 @@ def run(
 
     :raises Preempted: the job was asked to stop, and has saved.
     """
-    STUDIES[kind].check(study, trainings)
+    check(kind, study, trainings)
     members = Members(trainings, ranks)
     if isinstance(study, GradientStudyConfig):
         train_and_look(study, members)

@@ -51,3 +51,9 @@ def judge(difference: Interval, threshold: float = 0.0) -> str:
     if difference.low > threshold:
         return AGREES
     return DIFFERS if difference.high < threshold else OPEN
+
+
+def judge_all(*differences: Interval) -> str:
+    """Of a claim that several differences are all above zero."""
+    found = [judge(each) for each in differences]
+    return next((word for word in (DIFFERS, OPEN) if word in found), AGREES)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,20 +54,24 @@ class Trained:
 
     def told(self) -> list[str]:
         """Size, hardware and time, in sentences for the page."""
+        here = f"{hardware()}; torch {torch.__version__.split('+')[0]}."
+        if not self.runs:
+            return [here]
         run = next(iter(self.runs.values()))
-        size, train = run.config["data"]["pictures"]["size"], run.config["train"]
-        steps = max(row["step"] for row in run.rows)
+        data, batch = run.config["data"], run.config["train"]["batch"]
+        last = max(run.rows, key=lambda row: row["step"])
+        steps, epochs = last["step"], last["epoch"]
+        size, pictures = data["pictures"]["size"], round(steps * batch / epochs)
         rates = [np.median(each.column("train", "images_per_s")[1]) for each in self.runs.values()]
         seeds = ", ".join(map(str, self.study.seeds))
         nets = f"{len(self.runs) // len(self.study.seeds)} nets × {len(self.study.seeds)} seeds ({seeds})"
         width = run.config["model"]["width"]
-        shown = f"{size}×{size} windows of CIFAR-10's 50,000 training pictures"
+        shown = f"{size}×{size} windows of {Path(data['index']).name}'s {pictures:,} training pictures"
         time = f"Steps took {clock(self.seconds())} in all"
         return [
-            f"{nets}: {train['epochs']:g} epochs of {shown}, batch {train['batch']}, {steps:,} steps a run, "
+            f"{nets}: {epochs:.4g} epochs of {shown}, batch {batch}, {steps:,} steps a run, "
             f"{width:g} × the paper's channels.",
-            f"{hardware()}; torch {torch.__version__.split('+')[0]}. {time}, at {min(rates):,.0f} to "
-            f"{max(rates):,.0f} pictures/s a run (medians).",
+            f"{here} {time}, at {min(rates):,.0f} to {max(rates):,.0f} pictures/s a run (medians).",
         ]
 
 

@@ -124,7 +124,7 @@ class _Course:
         with profiler, closing(meter), closing(bad):
             for done in range(start + 1, plan.steps + 1):
                 self._advance(done, batches, meter, bad)
-                self._boundary(done)
+                self._boundary(done, meter)
                 if plan.evaluates(done):
                     meter.restart(done)
                 profiler.step(done)
@@ -168,6 +168,7 @@ class _Course:
         stepped = self._step(done, found, lr)
         bad.note(done, stepped, found)
         if bad.too_many:
+            meter.tell(done - bad.run)
             self._save(done - bad.run)
             self._written()
             raise bad.complaint(done)
@@ -195,10 +196,12 @@ class _Course:
         self.monitor.write(self._row(done, "gradients") | flow.end(engine.weights(), self.ranks.sum))
         return stepped
 
-    def _boundary(self, done: int) -> None:
+    def _boundary(self, done: int, meter: Meter) -> None:
         """Between two steps: evaluates and saves where the plan says so, and stops where it was asked to."""
         plan, ranks = self.plan, self.ranks
         top1 = None
+        if plan.evaluates(done) or plan.saves(done):
+            meter.tell(done)
         try:
             if plan.evaluates(done):
                 top1 = self._watch_validation(done)
@@ -207,6 +210,8 @@ class _Course:
             self._written()
             raise
         asked = ranks.any(STOP.asked)
+        if asked:
+            meter.tell(done)
         if asked or top1 is not None or plan.saves(done):
             self._save(done, top1)
         self.monitor.bar.advance()

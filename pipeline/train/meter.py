@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from pipeline.config import TrainConfig, UserError
@@ -29,6 +29,8 @@ class Meter:
         self._bad: dict[str, str] = {}  # path and reason of every picture that failed since this start
         self._file = config.folder / "faults.tsv"
         self._lines = StepLines(self._file, start) if ranks.first else None
+        self._faults: list[Fault] = []  # of this rank, not told yet
+        self._told = 0  # of all ranks, since the last row
         self.restart(start)
 
     def close(self) -> None:
@@ -38,7 +40,6 @@ class Meter:
     def restart(self, done: int) -> None:
         """Time from here on belongs to the steps after ``done``."""
         self._since, self._clock, self._waited = done, time.monotonic(), 0.0
-        self._faults: list[Fault] = []
         self._phases.take()
 
     def next(self, batches: Iterator[Batch], count: int) -> list[Batch]:
@@ -59,14 +60,24 @@ class Meter:
         seconds = {"data_wait": self._waited} | self._phases.take()
         told = self._ranks.gather(([seconds.get(phase, 0.0) / passed for phase in SHARES], self._faults))
         shares, faults = zip(*told, strict=True)
-        everyone = [fault for part in faults for fault in part]
         rate = (done - self._since) * self._config.train.batch / passed
         self.restart(done)
-        self._note(done, everyone)
+        self._note(done, faults)
+        count, self._told = self._told, 0
         means = [sum(part) / len(part) for part in zip(*shares, strict=True)]
-        return {"images_per_s": rate, **dict(zip(SHARES, means, strict=True)), "faults": len(everyone)}
+        return {"images_per_s": rate, **dict(zip(SHARES, means, strict=True)), "faults": count}
 
-    def _note(self, done: int, faults: list[Fault]) -> None:
+    def tell(self, done: int) -> None:
+        """Names what failed until now, between two rows: after a checkpoint these steps are not done again.
+
+        :raises UserError: on all ranks, when too many pictures are bad.
+        """
+        self._note(done, self._ranks.gather(self._faults))
+
+    def _note(self, done: int, told: Sequence[list[Fault]]) -> None:
+        """:param told: what failed on each rank."""
+        faults = [fault for part in told for fault in part]
+        self._faults, self._told = [], self._told + len(faults)
         new = {fault.path: fault.reason for fault in faults if fault.path not in self._bad}
         self._bad |= new
         if faults and self._ranks.first:

@@ -10,7 +10,8 @@ from pipeline.data.order import share
 
 def steps_of(train: Train, n: int) -> int:
     """Optimizer steps of a run on ``n`` pictures: all of ``epochs``, or of ``steps`` if these are fewer."""
-    whole = None if train.epochs is None else max(1, math.ceil(train.epochs * n / train.batch))
+    # 1e-9: 1.1 epochs of 50,000 pictures in batches of 100 are 550 steps, whatever the rounding.
+    whole = None if train.epochs is None else max(1, math.ceil(train.epochs * n / train.batch - 1e-9))
     return min(each for each in (whole, train.steps) if each is not None)
 
 
