@@ -12,6 +12,9 @@ torchvision or timm (.pth, .safetensors). The same command again continues. With
 jobs share the datasets.
 """
 
+A_DAY = 86400.0
+"""Seconds. A fit that all ranks wait for may take as long as the first rank lives; who hangs ends sooner."""
+
 
 def main(argv: list[str] | None = None) -> None:
     parser = parser_of("launch.transfer", __doc__, EXAMPLE)
@@ -26,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         from pipeline.train.ranks import join
         from pipeline.transfer.run import run
 
-        with join(hang_timeout=config.hang_timeout) as ranks:
+        with join(hang_timeout=config.hang_timeout, longest=A_DAY) as ranks:
             results = run(config, ranks, words.only)
         if ranks.first:
             print_table(results)

@@ -52,7 +52,11 @@ def test_bad_files_are_counted_and_named_and_the_job_goes_on(job):
 def test_between_rows_they_are_told_with_every_evaluation_and_save(job):
     """Else those of the steps between would be lost when a run goes on after them."""
     damage(job, 17, 90)
-    config = load(TrainConfig, job / "config.yaml", ["monitor.log_every=100", "monitor.eval_every=1"])
+    config = load(
+        TrainConfig,
+        job / "config.yaml",
+        ["monitor.log_every=100", "monitor.eval_every=1", "checkpoint.every=1"],
+    )
     with join("cpu") as ranks:
         train(config, ranks)
     lines = (config.folder / "faults.tsv").read_text().splitlines()

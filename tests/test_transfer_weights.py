@@ -18,6 +18,7 @@ from pipeline.models.recognise import described, recognise
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
 from pipeline.train.start import build_model
+from pipeline.train.weights import Weights
 from pipeline.transfer.backbone import LAST, Backbone
 
 CPU = torch.device("cpu")
@@ -113,6 +114,23 @@ def test_timms_vgg(tmp_path):
         expected = theirs.pre_logits(theirs.features(images)).flatten(1)
         (found,) = backbone.frozen(CPU).at(images, [LAST])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    (tmp_path / "vgg11.safetensors").unlink()
+
+
+def test_hidden_layers_kept_as_convolutions_are_ours(tmp_path):
+    """As timm keeps a VGG's, here of few channels."""
+    own = build("vgg11", 3, width=0.05).state_dict()
+    names = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
+    theirs = dict(own)
+    for ours, name in names.items():
+        weight, bias = theirs.pop(f"{ours}.weight"), theirs.pop(f"{ours}.bias")
+        side = {"classifier.0": 7, "classifier.3": 1}.get(ours)
+        shape = (len(weight), -1, side, side) if side else weight.shape
+        theirs |= {f"{name}.weight": weight.reshape(shape), f"{name}.bias": bias}
+    torch.save(theirs, tmp_path / "timm.pth")
+    found = Weights.read(tmp_path / "timm.pth").tensors
+    assert found.keys() == own.keys()
+    assert all(torch.equal(found[key], own[key]) for key in own)
 
 
 def _forms(state: dict) -> dict:

@@ -138,10 +138,11 @@ def notes(run: Run) -> list[str]:
     if lost:
         out.append(f"The loss is not a finite number in {len(lost)} rows, first at epoch {_brief(lost[0])}.")
     _, skipped = run.column("train", "skipped")
-    if sum(skipped):
+    if count := int(sum(skipped)):
+        steps = "1 step was" if count == 1 else f"{tables.count(count)} steps were"
         out.append(
-            f"{tables.count(int(sum(skipped)))} steps were skipped, as their gradient was not finite; "
-            "nonfinite.tsv names their pictures."
+            f"{steps} skipped, as the gradient was not finite (in fp16 some are how its scale is found); "
+            "nonfinite.tsv names the pictures."
         )
     _, faults = run.column("train", "faults")
     if sum(faults):

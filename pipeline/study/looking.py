@@ -68,7 +68,8 @@ def _keep_look(study: GradientStudyConfig, job: Job, step: int) -> None:
 def _decides(study: GradientStudyConfig, job: Job) -> dict:
     """Everything that a look as drawn depends on; a trained run that changed is refused before."""
     about = {"model": job.config.model, "pictures": job.config.data.pictures}
-    told = {key: section.model_dump() for key, section in about.items()}
+    # Without defaults: a key that is new in the code changes nothing.
+    told = {key: section.model_dump(exclude_defaults=True) for key, section in about.items()}
     return study.look.model_dump(exclude={"at"}) | told | {"split": job.train.fingerprint}
 
 

@@ -69,7 +69,7 @@ class Trained:
         shown = f"{size}×{size} windows of {Path(data['index']).name}'s {pictures:,} training pictures"
         time = f"Steps took {clock(self.seconds())} in all"
         return [
-            f"{nets}: {epochs:.4g} epochs of {shown}, batch {batch}, {steps:,} steps a run, "
+            f"{nets}: {epochs:.3g} epochs of {shown}, batch {batch}, {steps:,} steps a run, "
             f"{width:g} × the paper's channels.",
             f"{here} {time}, at {min(rates):,.0f} to {max(rates):,.0f} pictures/s a run (medians).",
         ]

@@ -168,9 +168,9 @@ class _Course:
         stepped = self._step(done, found, lr)
         bad.note(done, stepped, found)
         if bad.too_many:
-            meter.tell(done - bad.run)
             self._save(done - bad.run)
             self._written()
+            meter.tell(done - bad.run)
             raise bad.complaint(done)
         ranks.at("agreeing")
         if plan.logs(done):

@@ -78,11 +78,12 @@ class Ranks:
 
 
 @contextmanager
-def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ranks]:
+def join(device: str = "auto", hang_timeout: float | None = None, longest: float = 1800.0) -> Iterator[Ranks]:
     """Joins the job that ``torchrun`` started, or makes a job of one process.
 
     :param device: "auto", "cpu" or "cuda".
     :param hang_timeout: seconds without progress after which the job is ended; none = never.
+    :param longest: seconds that ranks wait in an exchange for one of which the watchdog thinks well.
     :raises UserError: cuda is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -105,7 +106,7 @@ def join(device: str = "auto", hang_timeout: float | None = None) -> Iterator[Ra
     if "MASTER_ADDR" in os.environ:
         _meet_by_address(os.environ["MASTER_ADDR"])
         # Ranks wait for each other no longer than the watchdog does: it knows better whom to blame.
-        timeout = timedelta(seconds=max(1800.0, 2 * (hang_timeout or 0)))
+        timeout = timedelta(seconds=max(longest, 2 * (hang_timeout or 0)))
         store, rank, world = meet(hang_timeout or timeout.total_seconds())
         dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world)
     else:

@@ -8,6 +8,7 @@ a classifier: then all wait for it as long as it lives.
 """
 
 import json
+import math
 import os
 import sys
 import threading
@@ -82,8 +83,13 @@ class Watchdog:
 
     def _give_up(self, pause: float) -> None:
         before = self._beats()
-        time.sleep(2 * pause)  # a living rank beats meanwhile
-        self._tell()
+        # A living rank beats meanwhile. Who waits for a long phase looks again and again, and is slower to call
+        # a rank dead.
+        patience = min(30.0, self.timeout) if any(beat.long for beat in before.values()) else 2 * pause
+        for _ in range(math.ceil(patience / pause)):
+            if self._end.wait(pause):
+                return
+            self._tell()
         if self._mine.still <= self.timeout:
             return  # it moved after all
         now = self._beats()

@@ -50,6 +50,7 @@ def run(config: TransferConfig, ranks: Ranks, only: str | None = None) -> list[d
             ranks.at(f"{task.dataset.name}, its table", long=True)
             if ranks.first:
                 results.append(_conclude(stage, task))
+    ranks.barrier()  # a rank that has left stands still for the watchdog
     return results
 
 
@@ -69,7 +70,7 @@ def _answer(stage: Stage, task: Task) -> None:
             if not stage.ranks.any(stage.ranks.first and not known):
                 continue
             stage.ranks.stop_if_asked(f"before {name} {mode}, seed {number}")
-            stage.ranks.at(f"{name} {mode}, seed {number}", long=True)
+            stage.ranks.at(f"{name} {mode}, seed {number}", long=mode == "frozen")
             if mode == "frozen" and task.fixed and number > 0:
                 first = Answers.read(files[0]) if stage.ranks.first else None  # nothing in it is random
                 found = (first.answers, first.chosen, first.confidence) if first else (None, {}, None)
