@@ -83,8 +83,8 @@ class Watchdog:
 
     def _give_up(self, pause: float) -> None:
         before = self._beats()
-        # A living rank beats meanwhile. Who waits for a long phase looks again and again, and is slower to call
-        # a rank dead.
+        # A living rank beats meanwhile. Who waits for a long phase looks again and again, and is slower to
+        # call a rank dead.
         patience = min(30.0, self.timeout) if any(beat.long for beat in before.values()) else 2 * pause
         for _ in range(math.ceil(patience / pause)):
             if self._end.wait(pause):
