@@ -262,6 +262,10 @@ def test_learning_rate_and_decay_are_chosen_on_validation(world):
         answers, chosen, _ = stage.answers(task, "finetuned", 0)
         *trials, (train, test) = tested
         tested.clear()
+        for file in (whole.folder / "transfer/voc2007").glob("*/grid/*/score.json"):
+            kept = json.loads(file.read_text())
+            del kept["pictures"]["pad_colour"], kept["tried"]["trust"]  # as by code that had no such keys
+            file.write_text(json.dumps(kept))
         again, known, _ = stage.answers(task, "finetuned", 0)
     assert len(tested) == 1, "scores of the grid are kept"
     assert np.array_equal(answers, again)

@@ -67,7 +67,8 @@ def _file(study: PrecomputeConfig, seed: int) -> Path:
 
 
 def _settings(study: PrecomputeConfig) -> dict:
-    return study.model_dump(exclude={"name", "runs", "seeds", "full", "full_size"})
+    # Without defaults: a key that is new in the code changes nothing.
+    return study.model_dump(exclude={"name", "runs", "seeds", "full", "full_size"}, exclude_defaults=True)
 
 
 def _drawn(study: PrecomputeConfig, seed: int) -> tuple[list[Split], list[np.ndarray]]:

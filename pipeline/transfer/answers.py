@@ -62,7 +62,7 @@ class Answers:
             if "labels" not in found:
                 return False  # of an earlier version
             before = json.loads(str(found["identity"]))
-        _complete(before)
+        complete(before)
         for key, (old, new) in differences(before, identity).items():
             raise UserError(
                 f"{key}: {new!r}, but {file} was made with {old!r}; "
@@ -71,9 +71,9 @@ class Answers:
         return True
 
 
-def _complete(identity: dict) -> None:
+def complete(identity: dict) -> None:
     """Brings what an earlier version kept to what this one keeps, in place."""
-    sections = [(identity, "pictures", Pictures), (identity, "model", Model)]
+    sections = [(identity, "pictures", Pictures), (identity, "model", Model), (identity, "tried", Optimizer)]
     for mode in ("finetuned", "scratch"):
         sections += [(identity.get(mode, {}), "optim", Optimizer), (identity.get(mode, {}), "train", Train)]
     for place, key, schema in sections:

@@ -29,6 +29,7 @@ from pipeline.train.evaluate import Evaluation
 from pipeline.train.nonfinite import DivergedError
 from pipeline.train.ranks import Ranks
 from pipeline.train.resume import FREE_IN_TRAIN
+from pipeline.transfer.answers import complete
 from pipeline.transfer.backbone import LAST, Backbone
 from pipeline.transfer.features import refuse
 from pipeline.transfer.frozen import Found, Seen, probed, see
@@ -187,5 +188,7 @@ def _kept(file: Path, about: dict) -> dict | None:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
         return None
+    if isinstance(found, dict):
+        complete(found)
     same = isinstance(found, dict) and found == json.loads(json.dumps(about)) | {"score": found.get("score")}
     return found if same else None
