@@ -7,7 +7,7 @@ from pipeline.claim import in_use
 from pipeline.cluster import client, record
 from pipeline.cluster.restarts import saved_step
 from pipeline.config import TrainConfig, UserError, load
-from pipeline.monitor.metrics import read_rows
+from pipeline.monitor.metrics import read_rows, told_loss
 from pipeline.train.plan import steps_of
 
 
@@ -33,13 +33,12 @@ def _training(run: Path) -> list[str]:
     trained = [row for row in rows if row["split"] == "train"]
     if trained:
         last = trained[-1]
-        loss = "not finite" if last["loss"] is None else f"{last['loss']:.3f}"
         config = load(TrainConfig, run / "config.yaml")
         an_epoch = last["step"] / last["epoch"]  # steps
         steps = max(last["step"], steps_of(config.train, round(an_epoch * config.train.batch)))
         lines.append(
             f"step {last['step']:,} of {steps:,}, epoch {last['epoch']:.2f} of "
-            f"{config.train.epochs or steps / an_epoch:.4g}, loss {loss}, "
+            f"{config.train.epochs or steps / an_epoch:.4g}, loss {told_loss(last)}, "
             f"{last['images_per_s']:,.0f} pictures/s, {_ago(last['time'])}"
         )
     seen = {row["split"]: row for row in rows if row["split"] in ("val", "test")}

@@ -54,7 +54,7 @@ def read_history(path: Path) -> History:
         raise UserError(
             f"{path}: no such run folder; give a folder that launch.train or launch.transfer wrote"
         )
-    rows, unreadable = _metrics(path / "metrics.jsonl")
+    rows, unreadable = read_metrics(path / "metrics.jsonl")
     return History(path, read_config(path / "config.yaml"), rows, unreadable)
 
 
@@ -76,7 +76,7 @@ def read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def _metrics(file: Path) -> tuple[list[dict[str, Any]], int]:
+def read_metrics(file: Path) -> tuple[list[dict[str, Any]], int]:
     """Rows and the number of broken lines. A killed process leaves a last line cut off: not counted."""
     try:
         # A cut can fall inside a UTF-8 character.

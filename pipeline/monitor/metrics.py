@@ -38,6 +38,11 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
+def told_loss(row: dict) -> str:
+    """A training row's, as a person reads it."""
+    return "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
+
+
 def _keep_until(path: Path, step: int) -> list[dict]:
     kept = [row for row in read_rows(path) if row["step"] <= step]
     text = "".join(json.dumps(row) + "\n" for row in kept)

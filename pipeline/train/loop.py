@@ -18,6 +18,7 @@ from pipeline.data.order import Order
 from pipeline.monitor import Monitor
 from pipeline.monitor.confusion import keep_confusion
 from pipeline.monitor.gradients import GradientFlow
+from pipeline.monitor.metrics import told_loss
 from pipeline.monitor.profiler import Profiler
 from pipeline.monitor.samples import keep_samples, spread
 from pipeline.preempt import STOP, Preempted
@@ -280,8 +281,7 @@ class _Course:
 
 
 def _told(row: dict) -> str:
-    loss = "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
-    return f"loss {loss}, {row['images_per_s']:.0f} pictures/s"
+    return f"loss {told_loss(row)}, {row['images_per_s']:.0f} pictures/s"
 
 
 def seed_step(seed: int, step: int, ranks: Ranks) -> None:

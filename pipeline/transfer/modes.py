@@ -188,7 +188,7 @@ def _kept(file: Path, about: dict) -> dict | None:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
         return None
-    if isinstance(found, dict):
-        complete(found)
-    same = isinstance(found, dict) and found == json.loads(json.dumps(about)) | {"score": found.get("score")}
-    return found if same else None
+    if not isinstance(found, dict):
+        return None
+    complete(found)
+    return found if found == json.loads(json.dumps(about)) | {"score": found.get("score")} else None

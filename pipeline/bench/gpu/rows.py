@@ -1,21 +1,16 @@
 """Rows of a run that may still be writing them."""
 
-import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from pipeline.monitor.history import read_metrics
 
 Row = dict[str, Any]
 
 
 def every(folder: Path) -> list[Row]:
     """Of a run's folder; a last line that is cut off is left out."""
-    file = folder / "metrics.jsonl"
-    rows = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        with suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
+    return read_metrics(folder / "metrics.jsonl")[0]
 
 
 def trained(rows: list[Row]) -> list[Row]:
