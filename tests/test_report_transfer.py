@@ -189,8 +189,8 @@ def test_mistakes_and_pictures_of_several_labels_are_shown(tmp_path):
     assert [shown.wrong(number, "frozen") for number in range(3)] == [None, classes[0], None]
     found = run.mistakes["vehicles"]
     assert {mode: len(each.pictures) for mode, each in found.items()} == {"scratch": 1, "frozen": 2}
-    assert found["frozen"].wrong(0, "frozen") == f"{classes[1]} 99 %"
+    assert found["frozen"].wrong(0, "frozen") == f"99 % {classes[1]}"
     page = html(run, {})
     assert "The surest mistakes" in page
-    assert "airplane 60 %" in page
+    assert "60 % airplane" in page
     assert "mistakes-vehicles-frozen.png" in markdown(run, {"mistakes-vehicles-frozen": {"light": b""}})

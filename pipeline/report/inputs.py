@@ -36,13 +36,16 @@ class Samples:
         return ", ".join(self.classes[each] for each in np.flatnonzero(self.labels[index] > 0)) or "none"
 
     def wrong(self, index: int, mode: str) -> str | None:
-        """What a mode said of the picture, with how surely if that is known; none where it is right."""
+        """What a mode said of the picture, how surely in front if that is known; none where it is right.
+
+        In front, because under a picture of a sheet a long name is cut at its end.
+        """
         said = int(self.predictions[mode][index])
         right = self.labels[index] == said if self.labels.ndim == 1 else self.labels[index][said] > 0
         if right:
             return None
-        sure = "" if self.confidence is None else f" {100 * self.confidence[index]:.0f} %"
-        return self.classes[said] + sure
+        sure = "" if self.confidence is None else f"{100 * self.confidence[index]:.0f} % "
+        return sure + self.classes[said]
 
 
 @dataclass(frozen=True)
