@@ -17,8 +17,11 @@ from typing import NoReturn
 from pipeline.config import UserError
 from pipeline.preempt import PREEMPTED, STOP, Preempted
 
-# What a file system refuses because of where the user pointed it, or because it is full.
-_USERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+# What a system refuses because of where the user pointed it, because it is full, or by a limit of the user's.
+_USERS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+    errno.EMFILE,
+)
 
 
 NOTE = "EXIT_NOTE"

@@ -71,6 +71,7 @@ GOOD: dict[str, Callable[[Image.Image], bytes]] = {
     "cmyk.jpg": lambda p: encoded(p.convert("CMYK")),
     "ycck.jpg": ycck,
     "rotated.jpg": _rotated,
+    "rotated.tif": lambda p: encoded(p, "TIFF", tiffinfo={0x0112: 6}),
     "palette.png": lambda p: encoded(p.convert("P"), "PNG"),
     "alpha.png": _alpha,
     "sixteen.png": lambda p: png16(_sixteen(p)),
@@ -115,4 +116,5 @@ def as_pillow_reads(path: Path) -> np.ndarray:
         if picture.mode == "I;16":
             gray = np.rint(np.asarray(picture) / 257).astype(np.uint8)
             return np.repeat(gray[..., None], 3, axis=2)
-        return np.asarray(picture.convert("RGB"))
+        turned, pixels = picture.format == "TIFF", np.asarray(picture.convert("RGB"))
+    return np.rot90(pixels) if turned else pixels  # of all kinds Pillow turns this one alone by its tag

@@ -161,6 +161,19 @@ def test_a_bad_file_weighs_nothing_in_an_evaluation(photographs):
     assert {fault.row for batch in found for fault in batch.faults} == set(bad_rows)
 
 
+def test_what_fills_up_an_evaluation_may_be_bad_on_any_rank(photographs):
+    """The last ranks' last batches are row 0 again and again: none of their pictures can be decoded."""
+    split = open_index(photographs / "index").split("train")
+    file = photographs / "raw" / "00.jpg"
+    file.write_bytes(bytes(file.stat().st_size))
+    for rank in range(4):
+        loader = Loader(split, PICTURES, Loading(), CPU, True)
+        for batch in loader.evaluation(evaluation_rows(N, 24, rank, 4), 24):
+            places = np.arange(24) + 24 * rank
+            assert np.array_equal(batch.weight.numpy() > 0, (places > 0) & (places < N))
+            assert {fault.row for fault in batch.faults} <= {0}
+
+
 def test_when_all_is_gone_it_says_so_at_once(photographs):
     for file in (photographs / "raw").iterdir():
         file.unlink()

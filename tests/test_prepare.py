@@ -1,6 +1,7 @@
 """From a folder of raw pictures, odd and damaged ones among them, to an index that training can trust."""
 
 import os
+import resource
 import shutil
 import signal
 import struct
@@ -18,12 +19,14 @@ from PIL import Image
 
 from pipeline.config import Loading, Pictures, UserError
 from pipeline.data import reader as reading
-from pipeline.data.batches import evaluation_rows
+from pipeline.data.batches import evaluation_rows, training_rows
 from pipeline.data.index import open_index
 from pipeline.data.loader import Loader
+from pipeline.data.order import Order
 from pipeline.data.prepare import How, write_index
 from pipeline.data.prepare.decode import Decoder
 from pipeline.data.prepare.header import Place
+from pipeline.data.reader import Reader
 from pipeline.data.sources import Files, Inside, Pixels, Source
 
 CPU = torch.device("cpu")
@@ -221,6 +224,40 @@ def test_pictures_that_changed_since_a_stopped_prepare_are_done_again(tmp_path, 
     assert (kept >= 2) == how.pack, "of five shards at most three hold a picture that changed"
 
 
+def test_results_that_a_nodes_end_cut_off_are_made_again(tmp_path):
+    rng, raw, how = np.random.default_rng(8), tmp_path / "raw", How(pack=True, shard=2)
+    raw.mkdir()
+    for number in range(10):
+        (raw / f"{number}.jpg").write_bytes(encoded(photograph(rng, 40, 50 + number)))
+    train = Files(raw, [f"{number}.jpg" for number in range(10)], np.zeros(10, np.int64))
+    source = stopped_after_train(raw, train, tmp_path / "out", how)
+    empty, cut, whole, _, lost = sorted((tmp_path / "out.partial").glob("train-*.rows"))
+    empty.write_bytes(b"")
+    cut.write_bytes(whole.read_bytes()[:-100])
+    lost.with_suffix(".tar").unlink()
+    write_index(source, tmp_path / "out", how)
+    write_index(source, tmp_path / "straight", how)
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+    assert {file.suffix for file in (tmp_path / "out").iterdir()} == {".arrow", ".json", ".tar", ".tsv"}
+
+
+def test_a_mount_that_goes_away_costs_no_pictures(tmp_path):
+    rng, mount = np.random.default_rng(9), tmp_path / "mount"
+    mount.mkdir()
+    for number in range(6):
+        (mount / f"{number}.jpg").write_bytes(encoded(photograph(rng, 40, 50)))
+    source = source_of(mount, [f"{number}.jpg" for number in range(6)])
+    for number in (2, 5):
+        (mount / f"{number}.jpg").rename(tmp_path / f"{number}.jpg")
+    about = r"mount: 2 of 6 train pictures were listed and are not there \(2\.jpg: cannot be read: No such"
+    with pytest.raises(UserError, match=about):
+        write_index(source, tmp_path / "index", How(verify=True))
+    assert not (tmp_path / "index").exists()
+    (tmp_path / "2.jpg").rename(mount / "2.jpg")
+    summary = write_index(source, tmp_path / "index", How(verify=True))
+    assert (summary.kept, len(summary.rejected)) == ({"train": 5}, 1)
+
+
 def test_an_archive_that_changed_since_a_stopped_prepare_is_read_again(tmp_path):
     """The same names at other places: old rows would point into the middle of the new one's pictures."""
 
@@ -324,6 +361,13 @@ def test_the_banner_at_the_bottom_is_never_shown(tmp_path):
         (batch,) = loader.evaluation(evaluation_rows(8, 8, 0, 1), 8)
         red = batch.images[:, 0] - batch.images[:, 1:].amax(dim=1)
         assert red.max() < 1, name  # gray; the banner's own is over 4
+        beyond = Pictures(size=96, crop="pad", pad=4, eval_resize=None)
+        loader = Loader(split, beyond, Loading(), CPU, True)
+        (whole,) = loader.evaluation(evaluation_rows(8, 8, 0, 1), 8)
+        (drawn,) = loader.training(training_rows(Order(8, 8, 0), 0, 1, 1, 0, 1), 8, 0)
+        for batch in (whole, drawn):
+            red = batch.images[:, 0] - batch.images[:, 1:].amax(dim=1)
+            assert red.max() < 1, f"{name}, and the window reaches beyond the picture"
 
 
 def test_pictures_inside_archives_are_read_in_place(tmp_path):
@@ -365,6 +409,23 @@ def test_a_million_rows_open_at_once_and_cost_a_rank_no_memory(tmp_path):
     assert int(megabytes) < 20, "the table is 80 MB"
 
 
+def test_more_shards_than_a_shell_lets_open(tmp_path):
+    rng = np.random.default_rng(3)
+    for number in range(24):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(photograph(rng, 30, 30)))
+    source = source_of(tmp_path, [f"{number}.jpg" for number in range(24)])
+    write_index(source, tmp_path / "index", How(pack=True, shard=1))
+    split = open_index(tmp_path / "index").split("train")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, hard))
+    try:
+        with Reader(split, 2) as reader:
+            found = [picture for each in reader.ahead(np.arange(24)) for picture in each.result()]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [len(picture) for picture in found] == split.places[2].tolist()
+
+
 def test_mistakes_are_told_in_a_line(many, tmp_path):
     with pytest.raises(UserError, match="--max-side: says how pictures are packed; add --pack"):
         How(max_side=350)
@@ -377,6 +438,10 @@ def test_mistakes_are_told_in_a_line(many, tmp_path):
     words = ("imagefolder", "--root", str(many), "--out", str(tmp_path / "x"), "--pack", "--max-side", "-1")
     found = door("launch.prepare", *words)
     assert (found.returncode, found.stderr.strip()) == (2, "error: --max-side -1: at least 1 pixel")
+    with pytest.raises(
+        UserError, match="--out /proc: a mount point, which cannot be replaced; give a folder"
+    ):
+        write_index(source_of(many, ["train/a/000.jpg"]), Path("/proc"))
     bad = tmp_path / "bad"
     shutil.copytree(many / "train" / "a", bad / "a")
     for file in (bad / "a").iterdir():

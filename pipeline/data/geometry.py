@@ -24,6 +24,7 @@ class Geometry:
     size: np.ndarray  # (N, 2) int32: height, width to which the window is scaled
     flip: np.ndarray  # (N,) int32: 1 = mirrored left to right
     corner: np.ndarray  # (N, 2) int32: top, left of the final square within the scaled window
+    whole: np.ndarray  # (N, 2) int32: height, width of the picture, without what is no part of it
 
 
 def for_training(
@@ -51,7 +52,7 @@ def for_training(
     flip = draws.uniform(1, rows, drawn_in, seed, draws.FLIP)[:, 0] < pictures.flip
     flip ^= (np.asarray(epochs) - drawn_in) % 2 == 1
     n = len(rows)
-    return _geometry(window, np.full((n, 2), side), flip, np.zeros((n, 2)))
+    return _geometry(window, np.full((n, 2), side), flip, np.zeros((n, 2)), np.stack([heights, widths], 1))
 
 
 def for_evaluation(pictures: Pictures, heights: np.ndarray, widths: np.ndarray) -> Geometry:
@@ -65,13 +66,13 @@ def for_evaluation(pictures: Pictures, heights: np.ndarray, widths: np.ndarray) 
     if pictures.eval_resize is None:
         # Not scaled: the centre square in its own pixels, ``pad_colour`` beyond a smaller picture.
         window = np.concatenate([_centre(shape, side), np.full((n, 2), side)], axis=1)
-        return _geometry(window, np.full((n, 2), side), np.zeros(n), np.zeros((n, 2)))
+        return _geometry(window, np.full((n, 2), side), np.zeros(n), np.zeros((n, 2)), shape)
     short = shape.min(axis=1, keepdims=True)
     middle = np.minimum(shape, LONGEST * short)
     window = np.concatenate([(shape - middle) // 2, middle], axis=1)
     # torchvision truncates the long side: int(size * long / short).
     scaled = pictures.eval_resize * middle // short
-    return _geometry(window, scaled, np.zeros(n), _centre(scaled, side))
+    return _geometry(window, scaled, np.zeros(n), _centre(scaled, side), shape)
 
 
 def _geometry(*arrays: np.ndarray) -> Geometry:

@@ -54,6 +54,8 @@ class Cut:
             found["corner"] = geometry.corner
         if self.mirror:
             found["flip"] = geometry.flip
+        if self.beyond:
+            found["whole"] = geometry.whole
         return {name: np.ascontiguousarray(values) for name, values in found.items()}
 
 
@@ -151,7 +153,7 @@ class Graph:
             "adjust_orientation": False,
             "hw_decoder_load": self.loading.hardware_load,
         }
-        if self.cut.beyond:
-            return fn.decoders.image(encoded, **how)
-        where = {"start": given["start"], "shape": given["shape"], "axes": [0, 1]}
+        # A window that may reach beyond is cut afterwards, out of all but the banner at the bottom.
+        start, shape = ([0, 0], given["whole"]) if self.cut.beyond else (given["start"], given["shape"])
+        where = {"start": start, "shape": shape, "axes": [0, 1]}
         return fn.decoders.image_slice(encoded, **where, **how)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pipeline.data.index import OWN_FILE, Split
 # A network file system's hiccup deserves another try; a file that is not there does not.
 FINAL = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP)
 PAUSES = (0.1, 1.0)  # seconds before the second and the third try
+OTHER_FILES = 1000  # what a training may have open beside the shards
 
 Answer = TypeVar("Answer")
 
@@ -34,6 +36,14 @@ def patiently(read: Callable[[], Answer]) -> Answer:
     return read()
 
 
+def _allow_open(files: int) -> None:
+    """As far as the system's own limit goes; the shell's of mostly 1,024 is too low for a thousand shards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        most = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 @dataclass(frozen=True)
 class Unreadable:
     """Stands where a picture could not be read."""
@@ -51,6 +61,7 @@ class Reader:
         assert not split.decoded
         self._split, self._threads = split, threads
         self._file, self._offset, self._bytes = split.places
+        _allow_open(len(split.files) + OTHER_FILES)
         self._shards = [os.open(file, os.O_RDONLY) for file in split.files]
         self._pool = ThreadPoolExecutor(threads, "read")
 

@@ -41,6 +41,7 @@ RESULT = pa.schema(
 )
 UNPACKED_CHUNK = 4096  # pictures: some seconds of work
 TOGETHER = 32  # pictures in a thread's hands
+TOGETHER_DECODED = 8  # when what waits for the disk is whole pictures' pixels, some megabytes each
 
 Item, Answer = TypeVar("Item"), TypeVar("Answer")
 
@@ -56,13 +57,13 @@ def results(folder: Path, name: str, files: Files, how: How) -> pa.Table:
     threads = examiner_threads(how, granted_cores())
     with ThreadPoolExecutor(threads) as pool:
         work = _Work(folder, name, files, how, pool, threads)
-        work.drop_changed([path for path in paths if path.exists()])
+        work.drop_changed(paths)
         done = sum(len(rows) for rows, path in zip(chunks, paths, strict=True) if path.exists())
         with Bar(title, len(files), "pictures", done=done) as bar:
             for number, (rows, path) in enumerate(zip(chunks, paths, strict=True)):
                 if not path.exists():
                     write_whole(path, _bytes(work.chunk(number, rows, bar)))
-    return pa.concat_tables([_table(path) for path in paths]).sort_by("row").combine_chunks()
+    return pa.concat_tables([_table(path.read_bytes()) for path in paths]).sort_by("row").combine_chunks()
 
 
 def shard_path(folder: Path, name: str, number: int, how: How) -> Path:
@@ -74,19 +75,33 @@ class _Work:
         self, folder: Path, name: str, files: Files, how: How, pool: ThreadPoolExecutor, threads: int
     ):
         self._folder, self._name, self._files, self._how = folder, name, files, how
-        self._pool, self._ahead = pool, 2 * threads
+        self._pool, self._ahead = pool, threads if how.decoded else 2 * threads
         self._examiner = Examiner(Place(files), files.banner, how)
 
     def drop_changed(self, paths: list[Path]) -> None:
         """Removes earlier results that are no longer true: those chunks are to be done again."""
-        tables = [_table(path).select(["row", "stamp", "reason"]) for path in paths]
-        count = sum(table.num_rows for table in tables)
+        tables = {path: self._kept(number, path) for number, path in enumerate(paths) if path.exists()}
+        count = sum(table.num_rows for table in tables.values())
         with Bar(f"check {self._name}", count, "pictures", show=count > 0) as bar:
-            for path, table in zip(paths, tables, strict=True):
+            for path, table in tables.items():
                 parts = [part.to_pylist() for part in table.to_batches(TOGETHER)]
                 if not all(_in_order(self._pool, self._hold, parts, self._ahead)):
                     path.unlink()
                 bar.advance(table.num_rows)
+
+    def _kept(self, number: int, path: Path) -> pa.Table:
+        """What is to be checked of an earlier result; none, and it is removed, where a node's end cut it."""
+        about = ["row", "stamp", "reason"]
+        content = path.read_bytes()
+        try:
+            found = _table(content).select(about)
+        except (pa.ArrowInvalid, OSError):  # Arrow tells a missing end as the latter
+            found = None
+        lost = self._how.pack and not shard_path(self._folder, self._name, number, self._how).exists()
+        if found is not None and not lost:
+            return found
+        path.unlink()
+        return RESULT.empty_table().select(about)
 
     def _hold(self, part: list[dict]) -> bool:
         return all(self._examiner.holds(**known) for known in part)
@@ -96,7 +111,8 @@ class _Work:
         if self._how.pack:
             path = shard_path(self._folder, self._name, number, self._how)
             shard = PixelShard(path) if self._how.decoded else TarShard(path)
-        parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
+        size = TOGETHER_DECODED if self._how.decoded else TOGETHER
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         kept = []
         for several in _in_order(self._pool, self._examiner.several, parts, self._ahead):
             kept += [self._place(found, number, shard) for found in several]
@@ -138,8 +154,8 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _table(path: Path) -> pa.Table:
-    return pa.ipc.open_stream(path.read_bytes()).read_all()
+def _table(content: bytes) -> pa.Table:
+    return pa.ipc.open_stream(content).read_all()
 
 
 def _bytes(table: pa.Table) -> bytes:

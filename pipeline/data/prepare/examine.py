@@ -16,6 +16,8 @@ from pipeline.data.prepare.header import Header, PictureError, Place, header
 from pipeline.data.prepare.how import QUALITY, How
 from pipeline.data.reader import FINAL, PAUSES, patiently
 
+GONE = "cannot be read"
+"""How the reason begins where a file is not what is wrong."""
 DECODED_AT_ONCE = 2**26  # pixels: 200 MB in a thread's hands
 
 Answer = TypeVar("Answer")
@@ -86,7 +88,7 @@ class Examiner:
         except PictureError as error:
             return Found(row, reason=str(error))
         except OSError as error:
-            return Found(row, reason=f"cannot be read: {error.strerror}")
+            return Found(row, reason=f"{GONE}: {error.strerror}")
 
     def _ask(self, row: int, question: Callable[[int], Answer]) -> Answer:
         """What the file system answers.

@@ -52,7 +52,11 @@ def header(file: BinaryIO) -> Header:
     Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(file) as picture:
-            kind, width, height = picture.format, picture.width, picture.height
+            kind, (width, height) = picture.format, picture.size
+            if (
+                kind == "TIFF"
+            ):  # of one that is to be turned Pillow tells the turned sides; nothing here turns
+                width, height = picture.tag_v2[256], picture.tag_v2[257]
             moving = getattr(picture, "is_animated", False) and kind != "MPO"
     except UnidentifiedImageError:
         raise PictureError(_stranger(file)) from None

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.claim import locked
+from pipeline.claim import CLAIM, claim
 from pipeline.config import UserError
 from pipeline.data.index import FORMAT, fingerprint, schema
 from pipeline.data.prepare.chunks import RESULT, results, shard_path
 from pipeline.data.prepare.duplicates import duplicates, without
+from pipeline.data.prepare.examine import GONE
 from pipeline.data.prepare.header import Place
 from pipeline.data.prepare.how import How
 from pipeline.data.prepare.shards import PixelShard, write_pixels
@@ -25,6 +26,8 @@ from pipeline.files import write_whole
 
 PLAN = "plan.json"
 HEADERS_ONLY = How()
+GONE_LIMIT = 0.001
+"""Share of a split's pictures: more that cannot be read are a mount or a permission gone, not bad files."""
 
 
 @dataclass
@@ -53,9 +56,11 @@ class _Prepared:
 def write_index(source: Source, out: Path, how: How = HEADERS_ONLY) -> Summary:
     """Writes the index of a source, or goes on writing it.
 
-    :raises UserError: ``out`` holds something else than an index, no picture of a split is usable, or
-        another process writes it.
+    :raises UserError: ``out`` holds something else than an index, no picture of a split is usable, many that
+        were listed cannot be read, or another process writes it.
     """
+    if out.is_mount():
+        raise UserError(f"--out {out}: a mount point, which cannot be replaced; give a folder inside it")
     if out.exists() and not (out / "index.json").exists() and any(out.iterdir()):
         raise UserError(f"--out {out}: not empty and not an index; give a new folder")
     if how.pack and all(isinstance(pictures, Pixels) for pictures in source.splits.values()):
@@ -76,29 +81,27 @@ def write_index(source: Source, out: Path, how: How = HEADERS_ONLY) -> Summary:
         (folder / "index.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
         for name, lines in (("rejected", summary.rejected), ("duplicates", summary.duplicates)):
             (folder / f"{name}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
-        for leftover in (folder / PLAN, *folder.glob("*.rows")):
-            leftover.unlink()
+        # First: killed in between, files too many are in the index and nothing is to be done again.
         _put_in_place(folder, out)
+        for leftover in (out / CLAIM, out / PLAN, *out.glob("*.rows")):
+            leftover.unlink()
     return summary
 
 
 @contextmanager
 def _workplace(folder: Path, plan: str) -> Iterator[Path]:
     """The folder of an unfinished index: that of an earlier try if it had the same plan, else empty."""
-    folder.mkdir(parents=True, exist_ok=True)
-    claim = os.open(folder, os.O_RDONLY)
-    try:
-        if not locked(claim, folder):
-            raise UserError(f"{folder}: another process prepares this index; wait for it")
+    held = claim(folder)
+    if held is None:
+        raise UserError(f"{folder}: another process prepares this index; wait for it")
+    with held:
         known = folder / PLAN
         goes_on = known.exists() and known.read_text() == plan
         for file in folder.iterdir():
-            if not goes_on or file.suffix == ".partial":
+            if file.name != CLAIM and (not goes_on or file.suffix == ".partial"):
                 file.unlink()
         write_whole(known, plan.encode())
         yield folder
-    finally:
-        os.close(claim)
 
 
 def _plan(source: Source, how: How) -> str:
@@ -133,6 +136,12 @@ def _prepare(folder: Path, name: str, source: Source, how: How, summary: Summary
     kept = np.array([reason is None for reason in reasons], bool)
     bad = [(name, pictures.paths[row], reasons[row]) for row in np.flatnonzero(~kept)]
     summary.rejected += bad
+    gone = [(path, reason) for _, path, reason in bad if reason.startswith(GONE)]
+    if len(gone) > max(1, int(GONE_LIMIT * len(pictures))):
+        raise UserError(
+            f"{pictures.root}: {len(gone)} of {len(pictures)} {name} pictures were listed and are not there "
+            f"({gone[0][0]}: {gone[0][1]}); the same command goes on once they can be read"
+        )
     if not kept.any():
         why = f"({bad[0][1]}: {bad[0][2]})" if bad else "(there are none)"
         raise UserError(f"{pictures.root}: none of {len(pictures)} {name} pictures is usable {why}")
