@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         from pipeline.train.ranks import join
         from pipeline.transfer.run import run
 
-        with join(hang_timeout=config.hang_timeout, longest=A_DAY) as ranks:
+        with join(config.finetuned.train.device, config.hang_timeout, longest=A_DAY) as ranks:
             results = run(config, ranks, words.only)
         if ranks.first:
             print_table(results)

@@ -1,6 +1,7 @@
 """What is asked of frozen features: neighbours, few pictures, depths, resolutions, a map."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -220,10 +221,29 @@ def test_a_lost_answer_alone_is_computed_again_and_other_questions_are_refused(d
             run(wrong, ranks)
 
 
+def test_with_more_seeds_or_fewer_draws_of_shots_are_of_other_pictures(done):
+    config, result, _ = done
+    shutil.copytree(config.folder, config.folder.with_name("grown"))
+    asked = config.frozen.model_copy(update={"depths": [], "resolutions": [], "map": None})
+    for seeds, names in (3, ["0", "1", "2"]), (2, ["0", "1", "2-of-0"]):
+        (dataset,) = config.datasets
+        datasets = [dataset.model_copy(update={"seeds": seeds})]
+        with join("cpu") as ranks:
+            changes = {"name": "grown", "datasets": datasets, "frozen": asked}
+            (found,) = run(config.model_copy(update=changes), ranks)
+        folder = config.folder.with_name("grown") / "transfer" / "other" / "analyses"
+        assert all((folder / f"shots-4-{name}.npz").exists() for name in names)
+        shots = {each["x"]: each for each in found["analyses"] if each["kind"] == "shots"}
+        assert [row["seed"] for row in shots[4]["results"]] == [0, 1, 2]
+    before = {each["x"]: each for each in result["analyses"] if each["kind"] == "shots"}
+    assert shots == before
+
+
 def test_a_job_that_is_stopped_in_between_keeps_what_it_has(done, monkeypatch):
     config, result, _ = done
     monkeypatch.setattr(STOP, "why", "")  # and again after the test
-    files = [config.folder / f"transfer/other/analyses/shots-1-{number}.npz" for number in range(3)]
+    names = ("shots-1-0", "shots-1-1", "shots-1-2-of-0")
+    files = [config.folder / f"transfer/other/analyses/{name}.npz" for name in names]
     for file in files:
         file.unlink()
     asked = []

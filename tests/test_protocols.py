@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.config import Dataset, Protocol, TransferConfig, UserError, dump, load, parse
 from pipeline.config.protocol import SHIPPED, find
 from pipeline.data.prepare import write_index
-from pipeline.data.sources import Options, read
+from pipeline.data.sources import Files, Options, Source, read
 from pipeline.data.sources.caltech101 import BACKGROUND
 from pipeline.data.sources.voc2007 import CLASSES as VOC_CLASSES
 from pipeline.transfer.task import Task, draw
@@ -241,6 +241,27 @@ def test_draws_are_by_seed_and_not_the_first_of_each_class():
     first, second = (set(draw(about, labels, 300, 300, seed).rows.tolist()) for seed in (0, 1))
     assert first != second
     assert first != set(np.flatnonzero(np.arange(300) % 60 < 30).tolist())
+
+
+def test_of_joined_splits_the_same_pictures_are_drawn_however_they_were_divided(tmp_path):
+    """Caltech-101's 30 a class, whose index launch.prepare --seed divides."""
+    names = [f"{number}.png" for number in range(24)]
+    for number, name in enumerate(names):
+        Image.new("RGB", (8, 8), (10 * number, 0, 0)).save(tmp_path / name)
+    drawn = []
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(24)
+        parts = {"train": order[:16], "test": order[16:]}
+        splits = {part: Files(tmp_path, [names[i] for i in rows], rows % 2) for part, rows in parts.items()}
+        write_index(Source("drawn", ["even", "odd"], splits), tmp_path / f"index{seed}")
+        about = {"name": "x", "index": str(tmp_path / f"index{seed}"), "train": "train+test", "test": "rest"}
+        dataset = Dataset(**about, per_class=5, validation=0.4, seeds=1)
+        task = Task.open(dataset, 7, "datasets.0")
+        (numbers,) = task.draws
+        rows = (numbers.rows, numbers.fit, numbers.chosen_on, numbers.tested)
+        drawn.append([[task.learned.path(row) for row in each] for each in rows])
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert len(drawn[0][0]) == 10
 
 
 def test_a_published_validation_split_is_the_same_for_every_seed():

@@ -209,6 +209,9 @@ def test_progress_counts_what_is_saved(tmp_path):
     (tmp_path / "transfer/cars/finetuned-0/checkpoints/step_00000005.pt").touch()
     (tmp_path / "transfer/cars/frozen-0.npz").touch()
     assert progress(tmp_path) == 12 + 5 + 1
+    (tmp_path / "transfer" / "cub" / "analyses").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "transfer" / "cub" / "analyses" / "shots-5-0.npz").write_bytes(b"")
+    assert progress(tmp_path) == 12 + 5 + 2
 
 
 def test_features_that_grow_are_progress(tmp_path):

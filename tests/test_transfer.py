@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import yaml
 from conftest import door, quick_config
 from torch import nn
 
-from pipeline.config import Pictures, Train, TransferConfig, UserError, parse
+from pipeline.config import Pictures, Train, TransferConfig, UserError, dump, parse
 from pipeline.data.index import open_index
 from pipeline.train import Job, checkpoint, fit
 from pipeline.train.ranks import join
@@ -113,15 +114,18 @@ def test_the_whole_stage_and_that_it_goes_on(pretrained, other_index, tmp_path):
     assert again == result
     assert kept.stat().st_mtime_ns == stamp
 
-    # Answers to another question are never taken for these: other pictures, recipe or checkpoint.
+    # Answers to another question are never taken for these: other pictures, recipe or checkpoint. What was
+    # refused leaves no trace.
+    record = (folder / "config.yaml").read_text()
     changed = tmp_path / "changed.pt"
     state = checkpoint.read(pretrained)
     state["model"]["conv1.weight"] += 0.01
     torch.save(state, changed)
     for change, message in {
-        "checkpoint": r"checkpoint_sha256: .* but .*frozen-0\.npz was made with",
-        "per_class": r"train: .* but .*frozen-0\.npz was made with",
-        "lr": r"finetuned\.optim\.lr: 0\.2, but .*finetuned-0\.npz was made with 0\.05",
+        "checkpoint": r"checkpoint_sha256: .*frozen-0\.npz was made with other weights; give those",
+        "per_class": r"train: .*frozen-0\.npz was made with other training pictures; give those",
+        "lr": r"finetuned\.optim\.lr: 0\.2, but .*finetuned-0\.npz was made with 0\.05; give 0\.05, another "
+        r"name, or remove .*finetuned-0\.npz and .*finetuned-0-[0-9a-f]{8}$",
     }.items():
         wrong = transfer_tree(pretrained, other_index, tmp_path)
         if change == "checkpoint":
@@ -132,6 +136,33 @@ def test_the_whole_stage_and_that_it_goes_on(pretrained, other_index, tmp_path):
             wrong["finetuned"] = wrong["finetuned"] | {"optim": {"lr": 0.2}}
         with join("cpu") as ranks, pytest.raises(UserError, match=message):
             run(parse(TransferConfig, wrong, "test"), ranks)
+    assert (folder / "config.yaml").read_text() == record
+
+
+def test_a_training_that_diverges_in_its_last_steps_is_no_result(pretrained, other_index, tmp_path):
+    tree = transfer_tree(pretrained, other_index, tmp_path)
+    tree["finetuned"] = {"optim": {"lr": 1e30}, "train": {"batch": 6, "steps": 3, "device": "cpu"}}
+    message = r"finetuned\.optim\.lr: training on other diverged; give a lower one"
+    with join("cpu") as ranks, pytest.raises(UserError, match=message):
+        run(parse(TransferConfig, tree | {"modes": ["finetuned"]}, "test"), ranks)
+    assert not list((tmp_path / "moved").rglob("*.npz"))
+
+
+def test_a_config_that_is_written_down_says_no_more_than_was_given(pretrained, other_index, tmp_path):
+    """What launch.submit writes is read by the job: mean and std must still be the checkpoint's."""
+    backbone = Backbone.read(str(pretrained))
+    own = backbone.pictures.model_copy(update={"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]})
+    backbone = replace(backbone, pictures=own)
+    tree = transfer_tree(pretrained, other_index, tmp_path)
+    tree["pictures"] = {"size": 32, "crop": "pad", "eval_resize": None, "std": [1.0, 1.0, 1.0]}
+    config = parse(TransferConfig, tree, "test")
+    again = parse(TransferConfig, yaml.safe_load(dump(config)), "test")
+    for each in (config, again):
+        found = backbone.normalised(each.pictures)
+        assert (found.mean, found.std) == (own.mean, [1.0, 1.0, 1.0])
+    assert again == config
+    done = config.model_copy(update={"pictures": backbone.normalised(config.pictures)})
+    assert parse(TransferConfig, yaml.safe_load(dump(done)), "test").pictures.mean == own.mean
 
 
 def test_finetuning_starts_from_the_checkpoint_with_a_new_head(
@@ -174,6 +205,18 @@ def test_mistakes_cost_a_line_each(pretrained, other_index, tmp_path):
             (wrong if key == "checkpoint" else wrong["datasets"][0])[key] = value
             with pytest.raises(UserError, match=message):
                 run(parse(TransferConfig, wrong, "test"), ranks)
+
+
+def test_what_a_recipe_cannot_have_is_refused(pretrained, other_index, tmp_path):
+    for key, value, message in [
+        ("ema", 0.99, r"finetuned\.train\.ema: what is tested are the weights themselves; leave it out"),
+        ("device", "cuda", r"scratch\.train\.device: cpu, but finetuned\.train\.device is cuda: one job"),
+    ]:
+        tree = transfer_tree(pretrained, other_index, tmp_path)
+        recipe = tree["finetuned"]
+        tree["finetuned"] = recipe | {"train": recipe["train"] | {key: value}}
+        with pytest.raises(UserError, match=message):
+            parse(TransferConfig, tree, "test")
 
 
 def test_where_and_how_a_transfer_runs_may_change_when_it_goes_on(tmp_path):

@@ -76,7 +76,7 @@ def progress(run: Path) -> int:
     features = [folder / "features" for folder in run.parents if (folder / "features").is_dir()][:1]
     grown = sum(_rows(file) for folder in features for file in folder.rglob("progress.json"))
     whole = sum(1 for folder in features for _ in folder.rglob("*.npy"))
-    answers = sum(1 for name in ("*.npz", "**/score.json") for _ in run.glob(f"transfer/*/{name}"))
+    answers = sum(1 for name in ("**/*.npz", "**/score.json") for _ in run.glob(f"transfer/*/{name}"))
     return sum(map(saved_step, folders)) + answers + grown + whole
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from pipeline.config.errors import UserError
 from pipeline.config.pictures import Pictures
@@ -102,6 +102,7 @@ class TransferConfig(Section):
     datasets: list[Dataset] = Field(min_length=1)
     modes: list[Literal["frozen", "finetuned", "scratch"]] = Field(["frozen", "finetuned", "scratch"])
     pictures: Pictures = Pictures()
+    """Mean and std that are not given are those of the checkpoint's training."""
     loading: Loading = Loading()
     batch: Positive = 256
     """Pictures per forward pass of a rank when features are computed or a test set is evaluated."""
@@ -112,6 +113,25 @@ class TransferConfig(Section):
     finetuned: Recipe
     scratch: Recipe
     monitor: Monitor = Monitor()
+
+    @model_validator(mode="after")
+    def _trained_as_asked(self):
+        for mode in ("finetuned", "scratch"):
+            if getattr(self, mode).train.ema is not None:
+                raise ValueError(f"{mode}.train.ema: what is tested are the weights themselves; leave it out")
+        if (one := self.finetuned.train.device) != (other := self.scratch.train.device):
+            raise ValueError(
+                f"scratch.train.device: {other}, but finetuned.train.device is {one}: one job, one kind"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, whole):
+        """A mean and std that were not given stay so: they are then the checkpoint's."""
+        tree = whole(self)
+        for key in {"mean", "std"} - self.pictures.model_fields_set:
+            tree["pictures"].pop(key)
+        return tree
 
     @model_validator(mode="after")
     def _scratch_spares_nothing(self):

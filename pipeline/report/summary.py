@@ -55,7 +55,7 @@ def headline(run: Run) -> str:
 
 
 def _comparison(row: tables.Row) -> str:
-    start = f"{_capital(row.best)} reaches {row.cells[row.best].value}{PERCENT} on {row.dataset}"
+    start = f"{_capital(row.compared)} reaches {row.cells[row.compared].value}{PERCENT} on {row.dataset}"
     points = row.improvement.value[1:]
     if not row.told_apart:
         return f"{start}, not told apart from training from scratch"
@@ -105,7 +105,9 @@ def tiles(run: Run) -> list[Tile]:
         for row in lines[:MOST_TILES]:
             gain = row.improvement
             if gain:
-                out.append(Tile(row.dataset, gain.value, "points", f"{row.best} {gain.interval}", row.best))
+                out.append(
+                    Tile(row.dataset, gain.value, "points", f"{row.compared} {gain.interval}", row.compared)
+                )
     return out + _training_tiles(run)
 
 

@@ -47,8 +47,9 @@ class Row:
     metric: str
     cells: dict[str, Cell]
     improvement: Cell | None
-    best: str | None
-    """Mode of ``improvement``: the transfer that improves most."""
+    compared: str | None
+    """Mode of ``improvement``: finetuned, else frozen. Not the better one: chosen by the test pictures, its
+    interval would be too narrow."""
     told_apart: bool
     """The improvement's interval leaves out zero."""
     n_train: str
@@ -80,8 +81,8 @@ def rows(results: list[dict[str, Any]]) -> list[Row]:
 
 def _row(transfer: dict[str, Any]) -> Row:
     summary, improvement = transfer["summary"], transfer.get("improvement") or {}
-    best = max(improvement, key=lambda mode: improvement[mode]["value"], default=None)
-    gain = improvement.get(best)
+    compared = next((mode for mode in ("finetuned", "frozen") if mode in improvement), None)
+    gain = improvement.get(compared)
     return Row(
         transfer.get("run"),
         transfer["dataset"],
@@ -92,7 +93,7 @@ def _row(transfer: dict[str, Any]) -> Row:
             if mode in summary
         },
         Cell(signed(gain["value"]), interval(gain)) if gain else None,
-        best,
+        compared,
         bool(gain) and (gain["low"] > 0 or gain["high"] < 0),
         _span(result.get("n_train") for result in transfer["results"]),
         _span(result.get("n_test") for result in transfer["results"]),
@@ -150,7 +151,7 @@ def _columns(lines: list[Row]) -> list[tuple[str, Callable[[Row], str | Cell]]]:
 def _improvement(row: Row) -> str | Cell:
     if row.improvement is None:
         return NONE
-    return Cell(row.improvement.value, f"{row.improvement.interval} {row.best}")
+    return Cell(row.improvement.value, f"{row.improvement.interval} {row.compared}")
 
 
 def caption(results: list[dict[str, Any]]) -> str:
@@ -159,7 +160,7 @@ def caption(results: list[dict[str, Any]]) -> str:
     metrics = sorted({row.metric for row in lines})
     name = metrics[0] if len(metrics) == 1 else "metric as named"
     return (
-        f"{name}, % [95 % interval]; improvement: the better transfer minus from scratch, "
+        f"{name}, % [95 % interval]; improvement: finetuned, or else frozen, minus from scratch, "
         "in points, with its own interval"
     ) + (f"; {origin}" if origin else "")
 
@@ -200,7 +201,7 @@ def print_table(results: list[dict[str, Any]], console: Console | None = None) -
         origin = [row.run] if row.run else []
         origin += [f"slide {row.slide}"] if row.slide else []
         origin += [row.metric] if named else []
-        gain = _stacked(row.improvement, row.best) if row.improvement else Text(NONE)
+        gain = _stacked(row.improvement, row.compared) if row.improvement else Text(NONE)
         shown.add_row(
             Text("\n").join([Text(row.dataset, "bold"), *(Text(word, "dim") for word in origin)]),
             *(_stacked(row.cells[mode]) if mode in row.cells else Text(NONE) for mode in MODES),

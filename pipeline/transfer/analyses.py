@@ -104,20 +104,28 @@ def _check_network(config: TransferConfig, backbone: Backbone) -> None:
         )
 
 
-def analyse(stage: Stage, task: Task) -> None:
-    """All that is asked and not kept yet."""
-    config, ranks, name = stage.config, stage.ranks, task.dataset.name
-    missing = [
+def missing(stage: Stage, task: Task) -> list[tuple[Analysis, int]]:
+    """Analyses and their runs that are asked and not kept yet.
+
+    :raises UserError: a file holds answers to another question.
+    """
+    return [
         (each, number)
         for each in planned(stage, task)
         for number, file in enumerate(_files(stage, task, each))
-        # On every rank, so that all of them end on a mistake.
         if not Answers.known(file, _identity(stage, task, each, number))
     ]
-    missing = ranks.gather(missing)[0]
-    with Bar(f"{name} analyses", len(missing), "fits", ranks.first and bool(missing)) as bar:
+
+
+def analyse(stage: Stage, task: Task) -> None:
+    """All that is asked and not kept yet."""
+    config, ranks, name = stage.config, stage.ranks, task.dataset.name
+    fitted = ranks.gather(missing(stage, task))[
+        0
+    ]  # asked on every rank, so that all of them end on a mistake
+    with Bar(f"{name} analyses", len(fitted), "fits", ranks.first and bool(fitted)) as bar:
         # What follows one another and needs the same features asks the cache for them once.
-        for (shown, depths), fits in groupby(missing, lambda one: _needs(stage, task, one[0])):
+        for (shown, depths), fits in groupby(fitted, lambda one: _needs(stage, task, one[0])):
             seen = stage.seen(task, shown, depths)
             for each, number in fits:
                 ranks.stop_if_asked(f"before {name} {each.name}, run {number}")
@@ -206,13 +214,17 @@ def _identity(stage: Stage, task: Task, analysis: Analysis, number: int) -> dict
         identity["drawn"] = "apart from the seed's own pictures"
     if analysis.kind == "neighbours":
         identity["neighbours"] = sorted(stage.config.frozen.neighbours)
+        if task.multilabel:
+            identity["metric"] = task.dataset.metric  # by which k is chosen, whatever the probe's λ is
     searching = {"neighbours": ["search"], "shots": ["search", "validation", "choose_by", "metric"]}
     return {key: value for key, value in identity.items() if key not in searching.get(analysis.kind, [])}
 
 
 def _files(stage: Stage, task: Task, analysis: Analysis) -> list[Path]:
-    folder = stage.config.folder / "transfer" / task.dataset.name / "analyses"
-    return [folder / f"{analysis.name}-{number}.npz" for number in range(analysis.runs)]
+    folder, seeds = stage.config.folder / "transfer" / task.dataset.name / "analyses", task.dataset.seeds
+    # With another number of seeds, a draw of shots may be of another one's pictures.
+    of = {number: f"-of-{number % seeds}" for number in range(seeds, analysis.runs)}
+    return [folder / f"{analysis.name}-{number}{of.get(number, '')}.npz" for number in range(analysis.runs)]
 
 
 def _at(pictures: Pictures, side: int) -> Pictures:

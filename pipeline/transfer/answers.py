@@ -11,6 +11,9 @@ from pipeline.config import Model, Optimizer, Pictures, Train, UserError
 from pipeline.files import write_whole
 from pipeline.train.resume import FREE_IN_TRAIN, completed, differences
 
+HASHED = {"checkpoint_sha256": "weights", "train": "training pictures", "test": "test pictures"}
+"""Keys of an identity that are told in words: their values are hashes."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -64,9 +67,16 @@ class Answers:
             before = json.loads(str(found["identity"]))
         complete(before)
         for key, (old, new) in differences(before, identity).items():
+            # A training has a folder beside its answers, which would be gone on with.
+            made = " and ".join(map(str, [file, *sorted(file.parent.glob(f"{file.stem}-*/"))]))
+            if key in HASHED:
+                what = HASHED[key]
+                raise UserError(
+                    f"{key}: {file} was made with other {what}; give those, another name, or remove {made}"
+                )
             raise UserError(
                 f"{key}: {new!r}, but {file} was made with {old!r}; "
-                f"give {old!r}, another name, or remove the file"
+                f"give {old!r}, another name, or remove {made}"
             )
         return True
 

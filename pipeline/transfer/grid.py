@@ -6,16 +6,17 @@ import numpy as np
 
 from pipeline.config import Grid, Optimizer, UserError
 from pipeline.train.evaluate import Evaluation
+from pipeline.train.optim import peak_rate
 from pipeline.transfer.task import Task
 
 
 def choose(
-    grid: Grid, optim: Optimizer, tried: Callable[[Optimizer], float | None], key: str
+    grid: Grid, optim: Optimizer, batch: int, tried: Callable[[Optimizer], float | None], key: str
 ) -> tuple[Optimizer, dict]:
     """The pair with the highest score; of equal ones the lowest learning rate's, then the strongest decay's.
 
-    :param optim: what is not in the grid. :param tried: trains, and scores on validation; none = diverged.
-    :param key: of the learning rates in the config.
+    :param optim: what is not in the grid. :param batch: to which a rate of ``lr_batch`` pictures is scaled.
+    :param tried: trains, and scores on validation; none = diverged. :param key: of the rates in the config.
     :return: the optimizer, and for the result's row its decay and score, all pairs (lr, weight decay, score),
         and whether the best learning rate, or decay, is the grid's least or greatest of several.
     :raises UserError: every pair diverged.
@@ -23,7 +24,8 @@ def choose(
     path = []
     for lr in sorted(grid.lr):
         for decay in sorted(grid.decay, reverse=True):
-            how = optim.model_copy(update={"lr": lr, "weight_decay": decay / lr})
+            how = optim.model_copy(update={"lr": lr})
+            how = how.model_copy(update={"weight_decay": decay / peak_rate(how, batch)})
             path.append((how, decay, tried(how)))
     ended = [point for point in path if point[2] is not None]
     if not ended:
@@ -45,4 +47,5 @@ def score(task: Task, labels: np.ndarray, seen: Evaluation) -> float | None:
 
 
 def _at_edge(value: float, values: list[float]) -> bool:
-    return len(set(values)) > 1 and value in (min(values), max(values))
+    ends = {min(values), max(values)} - {0}  # below no decay at all there is nothing
+    return len(set(values)) > 1 and value in ends

@@ -117,10 +117,11 @@ class Stage:
                 about = identity | {"tried": optim.model_dump()}
                 return self._tried(trial, about, task, learned, held_out)
 
-            optim, chosen = choose(recipe.grid, recipe.optim, tried, f"{mode}.grid.lr")
+            batch, key = recipe.train.batch, f"{mode}.grid.lr"
+            optim, chosen = choose(recipe.grid, recipe.optim, batch, tried, key)
             config = config.model_copy(update={"optim": optim})
         seen = self._seen(config, task.training(number), task.test(number))
-        if task.multilabel and not np.isfinite(seen.scores).all():
+        if not np.isfinite(seen.loss):  # it may diverge in its last steps, or in so few that none is too many
             raise UserError(f"{mode}.optim.lr: training on {task.dataset.name} diverged; give a lower one")
         length = {key: value for key in ("epochs", "steps") if (value := getattr(recipe.train, key))}
         about = {"lr": config.optim.lr, **length, "batch": recipe.train.batch}

@@ -10,7 +10,7 @@ from pipeline.files import write_whole
 from pipeline.monitor.samples import keep_samples, spread
 from pipeline.train.ranks import Ranks
 from pipeline.train.run import claimed
-from pipeline.transfer.analyses import analyse, check_analyses, concluded
+from pipeline.transfer.analyses import analyse, check_analyses, concluded, missing
 from pipeline.transfer.answers import Answers
 from pipeline.transfer.backbone import Backbone
 from pipeline.transfer.mistakes import keep_mistakes
@@ -39,6 +39,9 @@ def run(config: TransferConfig, ranks: Ranks, only: str | None = None) -> list[d
         raise UserError(f"--only {only}: no such dataset; the config has {names}")
     tasks = [Task.open(each, config.seed, f"datasets.{i}") for i, each in chosen]
     check_analyses(config, tasks, backbone, ranks.first)
+    for task in tasks:  # nothing is computed or written before all that is kept is known to go with it
+        _missing(stage, task)
+        missing(stage, task)
     if ranks.first:
         write_whole(config.folder / "transfer" / "config.yaml", dump(config).encode())
     results = []
@@ -60,26 +63,36 @@ def _files(stage: Stage, task: Task) -> dict[str, list[Path]]:
     return {mode: [folder / f"{mode}-{number}.npz" for number in seeds] for mode in stage.config.modes}
 
 
+def _missing(stage: Stage, task: Task) -> list[tuple[str, int]]:
+    """Modes and seeds whose answers are not kept yet.
+
+    :raises UserError: a file holds answers to another question.
+    """
+    return [
+        (mode, number)
+        for mode, files in _files(stage, task).items()
+        for number, file in enumerate(files)
+        if not Answers.known(file, stage.identity(task, mode, number))
+    ]
+
+
 def _answer(stage: Stage, task: Task) -> None:
     """Every mode's and seed's answers that are not kept yet."""
     name, kept = task.dataset.name, _files(stage, task)
-    for mode, files in kept.items():
-        for number, file in enumerate(files):
+    # Asked on every rank, so that all of them end on a mistake.
+    for mode, number in stage.ranks.gather(_missing(stage, task))[0]:
+        stage.ranks.stop_if_asked(f"before {name} {mode}, seed {number}")
+        stage.ranks.at(f"{name} {mode}, seed {number}", long=mode == "frozen")
+        if mode == "frozen" and task.fixed and number > 0:
+            first = Answers.read(kept[mode][0]) if stage.ranks.first else None  # nothing in it is random
+            found = (first.answers, first.chosen, first.confidence) if first else (None, {}, None)
+        else:
+            found = stage.answers(task, mode, number)
+        if stage.ranks.first:
+            labels, rows = task.labels(task.test(number)), task.draws[number].tested
+            answers, chosen, confidence = found
             identity = stage.identity(task, mode, number)
-            known = Answers.known(file, identity)  # on every rank, so that all of them end on a mistake
-            if not stage.ranks.any(stage.ranks.first and not known):
-                continue
-            stage.ranks.stop_if_asked(f"before {name} {mode}, seed {number}")
-            stage.ranks.at(f"{name} {mode}, seed {number}", long=mode == "frozen")
-            if mode == "frozen" and task.fixed and number > 0:
-                first = Answers.read(files[0]) if stage.ranks.first else None  # nothing in it is random
-                found = (first.answers, first.chosen, first.confidence) if first else (None, {}, None)
-            else:
-                found = stage.answers(task, mode, number)
-            if stage.ranks.first:
-                labels, rows = task.labels(task.test(number)), task.draws[number].tested
-                answers, chosen, confidence = found
-                Answers(answers, labels, rows, chosen, identity, confidence).keep(file)
+            Answers(answers, labels, rows, chosen, identity, confidence).keep(kept[mode][number])
     stage.ranks.barrier()
 
 

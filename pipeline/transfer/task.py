@@ -186,4 +186,7 @@ def _split(index: Index, dataset: Dataset, name: str, key: str) -> Split:
             f"{key.rpartition('.')[0]}.metric: {dataset.metric} wants {wants} a picture, "
             f"{dataset.index} has {has}"
         )
+    if "+" in name:
+        # By path: what is drawn from them does not depend on how they had been divided.
+        split = split.take(np.argsort([split.path(row) for row in range(len(split))], kind="stable"))
     return split
