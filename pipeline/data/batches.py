@@ -18,6 +18,7 @@ class Rows:
     epochs: np.ndarray  # (b,) int64
     weight: np.ndarray  # (b,) float32; 0 for a row that only fills up the last batch of an evaluation
     side: int | None = None  # of the square training pictures, pixels; none = the config's size
+    first: int = 0  # place of the first row in the step's global batch
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Batch:
     """With which pictures these were mixed, if they were."""
     faults: tuple[Fault, ...] = ()
     """Pictures that should have been here and could not be read or decoded."""
+    receipt: int = 0
+    """What stands for the pictures, their places and what was done to them; of training batches."""
 
 
 def training_rows(
@@ -59,8 +62,10 @@ def training_rows(
     """
     for step in range(start, stop):
         for micro in range(accumulate):
-            rows, epochs = order.piece(step, rank * accumulate + micro, world * accumulate)
-            yield Rows(rows, epochs, np.ones(len(rows), np.float32), side and side(step))
+            piece = rank * accumulate + micro
+            rows, epochs = order.piece(step, piece, world * accumulate)
+            ones = np.ones(len(rows), np.float32)
+            yield Rows(rows, epochs, ones, side and side(step), piece * len(rows))
 
 
 def evaluation_rows(n: int, batch: int, rank: int, world: int, first: int = 0) -> Iterator[Rows]:

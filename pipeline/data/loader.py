@@ -18,6 +18,7 @@ from pipeline.data.batches import Batch, Rows
 from pipeline.data.feed import Fed
 from pipeline.data.graph import Cut
 from pipeline.data.index import Split
+from pipeline.data.receipt import receipt
 from pipeline.data.stream import Stream
 
 _PLAIN = Augment()
@@ -50,6 +51,8 @@ class Loader:
         cut = Cut.for_training(self.pictures)
         for fed, images in Stream(self, inputs, cut, augment, batch, seed).run(rows):
             ready = self._batch(fed, images, fed.plan.weight)
+            number = receipt(fed.plan.first, fed.rows, fed.plan.epochs, fed.arrays[1:])
+            ready = replace(ready, receipt=number)
             if mix.needs_even(augment):
                 keys = (fed.plan.rows, fed.plan.epochs, seed)
                 images, mixed = mix.mix(ready.images, ready.labels, *keys, augment)

@@ -12,10 +12,11 @@ from pipeline.report import amounts, analyses, clock, flow, page, pictures, plot
 from pipeline.report.compare import compare, comparison_table
 from pipeline.report.gains import gain_chart
 from pipeline.report.inputs import Run, load
+from pipeline.report.receipts import same_pictures
 from pipeline.report.tables import print_table, table
 from pipeline.report.worst import worst_chart
 
-__all__ = ["Run", "compare", "comparison_table", "load", "print_table", "table", "write"]
+__all__ = ["Run", "compare", "comparison_table", "load", "print_table", "same_pictures", "table", "write"]
 
 
 def write(run: str | Path | Run) -> Path:

@@ -7,6 +7,7 @@ from itertools import islice
 
 from pipeline.config import TrainConfig, UserError
 from pipeline.data.batches import Batch, Fault
+from pipeline.data.receipt import WRAP
 from pipeline.progress import say
 from pipeline.train.phases import Phases
 from pipeline.train.ranks import Ranks
@@ -31,6 +32,7 @@ class Meter:
         self._lines = StepLines(self._file, start) if ranks.first else None
         self._faults: list[Fault] = []  # of this rank, not told yet
         self._told = 0  # of all ranks, since the last row
+        self._receipt = 0  # of this rank's part of the last step
         self.restart(start)
 
     def close(self) -> None:
@@ -48,24 +50,28 @@ class Meter:
         found = list(islice(batches, count))
         self._waited += time.monotonic() - begun
         self._faults += [fault for batch in found for fault in batch.faults]
+        self._receipt = sum(batch.receipt for batch in found)
         return found
 
     def row(self, done: int) -> dict:
         """Since the last row: images_per_s; data_wait, forward, backward, communication (what backward did
-        not hide) and optimizer as shares of the time, mean over ranks; faults (pictures replaced).
+        not hide) and optimizer as shares of the time, mean over ranks; faults (pictures replaced). And of the
+        step itself its receipt (``data.receipt``) as ``pictures``, 16 hexadecimal digits.
 
         :raises UserError: on all ranks, when too many pictures are bad.
         """
         passed = time.monotonic() - self._clock
         seconds = {"data_wait": self._waited} | self._phases.take()
-        told = self._ranks.gather(([seconds.get(phase, 0.0) / passed for phase in SHARES], self._faults))
-        shares, faults = zip(*told, strict=True)
+        own = [seconds.get(phase, 0.0) / passed for phase in SHARES]
+        shares, faults, receipts = zip(*self._ranks.gather((own, self._faults, self._receipt)), strict=True)
         rate = (done - self._since) * self._config.train.batch / passed
         self.restart(done)
         self._note(done, faults)
         count, self._told = self._told, 0
         means = [sum(part) / len(part) for part in zip(*shares, strict=True)]
-        return {"images_per_s": rate, **dict(zip(SHARES, means, strict=True)), "faults": count}
+        pictures = f"{sum(receipts) % WRAP:016x}"
+        rates = {"images_per_s": rate, **dict(zip(SHARES, means, strict=True))}
+        return rates | {"faults": count, "pictures": pictures}
 
     def tell(self, done: int) -> None:
         """Names what failed until now, between two rows: after a checkpoint these steps are not done again.

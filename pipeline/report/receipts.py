@@ -1,0 +1,29 @@
+"""Whether two runs were fed the same pictures, in order, cut and changed alike (``data.receipt``)."""
+
+from pipeline.report.inputs import Run
+
+
+def same_pictures(runs: list[Run]) -> list[str]:
+    """A line for each run after the first, against the first, where both kept receipts of the same steps."""
+    first, *others = runs
+    kept = _receipts(first)
+    return [line for other in others if (line := _told(first.name, kept, other.name, _receipts(other)))]
+
+
+def _receipts(run: Run) -> dict[int, str]:
+    rows = (row for row in run.rows if row.get("split") == "train")
+    return {row["step"]: row["pictures"] for row in rows if "pictures" in row}
+
+
+def _told(name: str, kept: dict[int, str], other: str, its: dict[int, str]) -> str | None:
+    common = sorted(kept.keys() & its.keys())
+    if not common:
+        return None
+    apart = [step for step in common if kept[step] != its[step]]
+    rows = f"{len(common):,} steps up to {common[-1]:,} of which both have rows"
+    if not apart:
+        return (
+            f"{name} and {other}: the same pictures in the same order, cut and changed alike, in all {rows}"
+        )
+    told = f"other pictures, or cut otherwise, in {len(apart):,} of {rows}, first in {apart[0]:,}"
+    return f"{name} and {other}: {told}"
