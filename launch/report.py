@@ -15,19 +15,27 @@ def main(argv: list[str] | None = None) -> None:
     words = parser.parse_args(argv)
     with door():
         # Matplotlib takes a second to import: --help need not wait.
-        from pipeline.report import compare, comparison_table, load, print_table, same_pictures, write
+        from pipeline import report
 
-        runs = [load(folder) for folder in words.runs]
+        runs = [report.load(folder) for folder in words.runs]
         for run in runs:
-            print(write(run))
-        for line in same_pictures(runs):
-            print(line)
-        together = [transfer | {"run": run.name} for run in runs for transfer in run.transfers]
-        if len(runs) > 1 and together:
-            print_table(together)
-            found = compare(runs)
-            if found:
-                print(f"\n{comparison_table(found)}")
+            print(report.write(run))
+        if len(runs) > 1:
+            together(runs)
+
+
+def together(runs: list) -> None:
+    """Prints what several runs say together: of their trainings, their pictures, their transfers."""
+    from pipeline import report
+
+    if found := report.settings(runs):
+        report.print_trainings(found)
+    for line in report.same_pictures(runs):
+        print(line)
+    if transfers := [transfer | {"run": run.name} for run in runs for transfer in run.transfers]:
+        report.print_table(transfers)
+        if compared := report.compare(runs):
+            print(f"\n{report.comparison_table(compared)}")
 
 
 if __name__ == "__main__":

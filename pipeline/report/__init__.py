@@ -14,9 +14,21 @@ from pipeline.report.gains import gain_chart
 from pipeline.report.inputs import Run, load
 from pipeline.report.receipts import same_pictures
 from pipeline.report.tables import print_table, table
+from pipeline.report.trainings import print_trainings, settings
 from pipeline.report.worst import worst_chart
 
-__all__ = ["Run", "compare", "comparison_table", "load", "print_table", "same_pictures", "table", "write"]
+__all__ = [
+    "Run",
+    "compare",
+    "comparison_table",
+    "load",
+    "print_table",
+    "print_trainings",
+    "same_pictures",
+    "settings",
+    "table",
+    "write",
+]
 
 
 def write(run: str | Path | Run) -> Path:
