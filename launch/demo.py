@@ -1,14 +1,11 @@
 """The main job on real pictures, in minutes: CIFAR-10's animals to a ResNet-20 to the vehicles' table."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from launch import door, parser_of
-from pipeline.config import TrainConfig, TransferConfig, UserError, load
-from pipeline.data.order import share
+from launch.chain import Steps, agreed_ranks
+from pipeline.config import TrainConfig, TransferConfig, load
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 VEHICLES = ("airplane", "automobile", "ship", "truck")
@@ -16,7 +13,8 @@ EXAMPLE = """examples:
   python -m launch.demo
   python -m launch.demo --root ~/cifar-10-batches-py --ranks 4
 
-Stopped at any point, the same command goes on. Results lie in runs/demo, pictures in data/.
+Stopped at any point, the same command goes on. Results lie in runs/demo, pictures in data/. With pictures of
+your own: launch.chain.
 """
 
 
@@ -32,20 +30,17 @@ def main(argv: list[str] | None = None) -> None:
 def demo(root: Path | None, ranks: int | None) -> None:
     """Prepares, trains, transfers, reports; what is done already is not done again.
 
-    :raises UserError: the pictures cannot be had, or a step failed.
+    :raises UserError: the pictures cannot be had.
     """
     start = time.monotonic()
     configs = Path(__file__).parent.parent / "configs" / "demo"
     training = load(TrainConfig, configs / "train.yaml")
     transfer = load(TransferConfig, configs / "transfer.yaml")
-    recipes = {"": training, "finetuned.": transfer.finetuned, "scratch.": transfer.scratch}
-    batches = {f"{name}train.batch": recipe.train.batch for name, recipe in recipes.items()}
-    ranks = ranks or default_ranks(tuple(batches.values()))
-    for key, batch in batches.items():
-        share(batch, ranks, 1, key)
+    ranks = agreed_ranks(training, transfer, ranks)
     prepare(root, {training.data.index: ANIMALS, transfer.datasets[0].index: VEHICLES})
-    torchrun(ranks, "launch.train", configs / "train.yaml")
-    torchrun(ranks, "launch.transfer", configs / "transfer.yaml")
+    with Steps() as steps:
+        steps.torchrun(ranks, "launch.train", str(configs / "train.yaml"))
+        steps.torchrun(ranks, "launch.transfer", str(configs / "transfer.yaml"))
 
     from pipeline.report import load as load_run
     from pipeline.report import write
@@ -72,25 +67,6 @@ def prepare(root: Path | None, wanted: dict[str, tuple[str, ...]]) -> None:
     for folder, classes in missing.items():
         kept = write_index(sources.select_classes(cifar10, classes), Path(folder)).kept
         print(f"{folder}: {sum(kept.values())} pictures of {', '.join(classes)}", flush=True)
-
-
-def default_ranks(batches: tuple[int, ...]) -> int:
-    """As many GPUs as can split the batches, or two processes on the CPU."""
-    import torch
-
-    gpus = torch.cuda.device_count()
-    return max((count for count in range(1, gpus + 1) if not any(b % count for b in batches)), default=2)
-
-
-def torchrun(ranks: int, module: str, config: Path) -> None:
-    """One step of the job, with its output; its own rendezvous, so that demos can run side by side."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    print(f"\n$ torchrun --standalone --nproc-per-node={ranks} -m {module} {config}", flush=True)
-    threads = str(max(1, (os.cpu_count() or 1) // ranks))
-    environment = {"OMP_NUM_THREADS": threads} | os.environ
-    done = subprocess.run([*command, "-m", module, str(config)], env=environment)
-    if done.returncode:
-        raise UserError(f"{module} ended with code {done.returncode}; the lines above say why")
 
 
 if __name__ == "__main__":
