@@ -31,19 +31,21 @@ class Cut:
     centre: int | None
     """Side of the square cut out of the scaled window, pixels; none = all of it."""
     mirror: bool
+    banner: bool
+    """What is decoded as a whole may have a banner at the bottom, which is no part of the picture."""
 
     @classmethod
-    def for_training(cls, pictures: Pictures) -> "Cut":
-        pad = pictures.crop == "pad"
-        return cls(
-            beyond=pad, resize=not pad, centre=None, mirror=pictures.flip > 0 or pictures.flip_alternately
-        )
+    def for_training(cls, pictures: Pictures, decoded: bool) -> "Cut":
+        """:param decoded: pixels come in."""
+        pad, mirror = pictures.crop == "pad", pictures.flip > 0 or pictures.flip_alternately
+        return cls(beyond=pad, resize=not pad, centre=None, mirror=mirror, banner=pad and not decoded)
 
     @classmethod
-    def for_evaluation(cls, pictures: Pictures) -> "Cut":
-        resize = pictures.eval_resize is not None
-        side = pictures.evaluation_size if resize else None
-        return cls(beyond=not resize, resize=resize, centre=side, mirror=False)
+    def for_evaluation(cls, pictures: Pictures, decoded: bool) -> "Cut":
+        """:param decoded: pixels come in."""
+        own = pictures.eval_resize is None
+        side = None if own else pictures.evaluation_size
+        return cls(beyond=own, resize=not own, centre=side, mirror=False, banner=own and not decoded)
 
     def inputs(self, geometry: Geometry) -> dict[str, np.ndarray]:
         """The arrays that ``graph`` consumes, by name."""
@@ -54,7 +56,7 @@ class Cut:
             found["corner"] = geometry.corner
         if self.mirror:
             found["flip"] = geometry.flip
-        if self.beyond:
+        if self.banner:
             found["whole"] = geometry.whole
         return {name: np.ascontiguousarray(values) for name, values in found.items()}
 

@@ -48,7 +48,7 @@ class Loader:
             found |= policy.inputs(augment, *keys)
             return found | erase.inputs(augment, plan.side or self.pictures.size, *keys)
 
-        cut = Cut.for_training(self.pictures)
+        cut = Cut.for_training(self.pictures, self.split.decoded)
         for fed, images in Stream(self, inputs, cut, augment, batch, seed).run(rows):
             ready = self._batch(fed, images, fed.plan.weight)
             number = receipt(fed.plan.first, fed.rows, fed.plan.epochs, fed.arrays[1:])
@@ -61,7 +61,7 @@ class Loader:
 
     def evaluation(self, rows: Iterator[Rows], batch: int) -> Iterator[Batch]:
         """Batches of centre crops, ``batch`` each; one that cannot be shown weighs nothing."""
-        cut = Cut.for_evaluation(self.pictures)
+        cut = Cut.for_evaluation(self.pictures, self.split.decoded)
 
         def inputs(rows: np.ndarray, plan: Rows) -> dict[str, np.ndarray]:
             return cut.inputs(geometry.for_evaluation(self.pictures, *self._shape(rows)))
