@@ -49,6 +49,13 @@ def note_fault(code: int) -> None:
                 note.write_text(f"{code}\n")
 
 
+def noted(note: Path, code: int) -> int:
+    """The code that a rank has left; else ``code``. A full disk leaves an empty note."""
+    with suppress(OSError, ValueError):
+        return int(note.read_text())
+    return code
+
+
 def parser_of(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A door's parser: ``--help`` shows the examples as they are written."""
     raw = argparse.RawDescriptionHelpFormatter

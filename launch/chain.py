@@ -9,11 +9,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import FrameType
 
-from launch import door, leave, parser_of
+from launch import NOTE, door, leave, noted, parser_of
 from pipeline.config import TrainConfig, TransferConfig, UserError, load
 from pipeline.data.order import share
 from pipeline.preempt import PREEMPTED
@@ -146,8 +147,12 @@ class Steps:
             leave(PREEMPTED)
         print(f"\n$ python -m {shlex.join([module, *words])}", flush=True)
         command = [sys.executable, "-m", module, *words]
-        self._process = subprocess.Popen(command, env=(environment or {}) | os.environ)
-        code = self._process.wait()
+        with tempfile.TemporaryDirectory() as folder:
+            # torchrun that was asked to stop ends by the signal, whether its ranks have saved or not.
+            note = Path(folder) / "code"
+            about = (environment or {}) | os.environ | {NOTE: str(note)}
+            self._process = subprocess.Popen(command, env=about)
+            code = noted(note, self._process.wait())
         self._process = None
         if code or self._asked:
             leave(code if code > 0 else 128 - code if code else PREEMPTED)
