@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from gpu_small import GPU, of, on_devices, one_rank, rows_of
-from jobs import same_bits, write_config
+from jobs import back_to_the_first, same_bits, write_config
 
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
@@ -57,12 +57,7 @@ def test_a_continued_run_is_bit_identical(device, precision, small_index, tmp_pa
     one_rank(device, "-m", "launch.train", config)
     run = tmp_path / "runs" / "quick"
     whole, rows = checkpoint.read(run), read_rows(run / "metrics.jsonl")
-    first, *others = checkpoint.numbered(run / "checkpoints")
-    assert others, "there is something to do again"
-    for other in others:
-        other.unlink()
-    (run / "checkpoints" / "latest").write_text(f"{first.name}\n")
-    (run / "checkpoints" / "best").unlink(missing_ok=True)
+    back_to_the_first(run)
     one_rank(device, "-m", "launch.train", config)
     again = checkpoint.read(run)
     for part in ("model", "ema", "optimizer"):
