@@ -20,11 +20,13 @@ from jobs import back_to_the_first
 from pipeline.config import TrainConfig, UserError, dump, load
 from pipeline.data.index import open_index
 from pipeline.models import build
+from pipeline.models.pattern import IMAGENET, VGG
 from pipeline.monitor.metrics import MetricsFile, read_rows
 from pipeline.train import Job, checkpoint, fit, resume, run
 from pipeline.train.engine import Engine
 from pipeline.train.plan import Plan
-from pipeline.train.ranks import join
+from pipeline.train.ranks import Ranks, join
+from pipeline.train.start import build_model, refuse_random_pool
 
 
 def write_config(path, tree) -> str:
@@ -238,6 +240,33 @@ def test_start_weights_need_the_same_network(small_index, tmp_path):
         )
         with pytest.raises(UserError, match=r"model\.checkpoint: .*first does not hold a resnet14: layer"):
             fit(Job(other, ranks, split))
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "wrong"),
+    [
+        (224, {}, None),
+        (448, {"progressive": {"start": 224, "epochs": [0, 1], "multiple": 224}}, None),
+        (200, {}, "size: vgg11 on pictures of 200 pixels"),
+        (448, {"progressive": {"start": 160, "epochs": [0, 1]}}, "progressive.start: .* of 160 pixels"),
+        (448, {"progressive": {"start": 224, "epochs": [0, 1]}}, "progressive.multiple: .* of 256 pixels"),
+    ],
+)
+def test_a_vgg_is_deterministic_on_a_gpu_where_its_grid_divides(size, changes, wrong, small_index):
+    """Refused before anything is on the device."""
+    pictures = {"size": size, "crop": "random_resized", "eval_resize": None} | changes
+    how = {"train__deterministic": True, "data__pictures": pictures}
+    config = quick_config(small_index, "runs", model={"name": "vgg11", "width": 0.02}, **how)
+    if wrong is None:
+        refuse_random_pool(config, VGG)
+    else:
+        message = (
+            rf"data\.pictures\.{wrong} cannot .*; give a multiple of 224, or train\.deterministic: false"
+        )
+        with pytest.raises(UserError, match=message):
+            build_model(config, ["a"], Ranks(0, 1, 0, torch.device("cuda", 0)))
+        build_model(config, ["a"], Ranks(0, 1, 0, torch.device("cpu")))
+    refuse_random_pool(config, IMAGENET)
 
 
 def test_a_run_goes_on_though_what_it_started_from_is_gone(small_index, tmp_path):
