@@ -122,8 +122,9 @@ class _Course:
         ranks.stop_if_asked(f"before step {start + 1}")
         self.make_up(start)
         batches = self._batches(start)
-        meter = Meter(self.config, len(job.train), ranks, start, engine.phases)
-        bad = NonFinite(self.config, job.train, ranks, start)
+        row = self.monitor.trained
+        meter = Meter(self.config, len(job.train), ranks, start, engine.phases, row)
+        bad = NonFinite(self.config, job.train, ranks, start, row)
         profiler = Profiler(self.config.folder, self.config.monitor.profile, start, on=ranks.first)
         with profiler, closing(meter), closing(bad):
             for done in range(start + 1, plan.steps + 1):
