@@ -13,15 +13,28 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes under a temporary name of this process and renames; two writers never share a file."""
+    """Writes under a temporary name of this process and renames; two writers never share a file.
+
+    When the machine dies, the name has the old content or the new: this is on the disk before it is named.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)
     try:
         partial.write_bytes(content)
+        sync(partial)
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """What any process has written to a file is on the disk when this returns; of a folder, its names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class LineFile:
@@ -48,8 +61,8 @@ class LineFile:
 
     def _flush(self) -> str | None:
         """Writes what waits; where the disk is full, what it says."""
-        self._file = self._file or self._path.open("ab", buffering=0)
         try:
+            self._file = self._file or self._path.open("ab", buffering=0)
             while self._pending:
                 self._pending = self._pending[self._file.write(self._pending) :]
         except OSError as error:

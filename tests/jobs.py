@@ -16,6 +16,7 @@ from odd_pictures import encoded, photograph
 from pipeline.data.prepare import write_index
 from pipeline.data.sources import Files, Source
 from pipeline.monitor.metrics import read_rows
+from pipeline.train import checkpoint
 
 SIGNALS = ("--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
 """As launch scripts give it to torchrun, which else dies of SIGUSR1."""
@@ -84,6 +85,18 @@ def kill_all_at(step: int, ranks: int, config: str, run: Path) -> None:
     for pid in (process.pid, *victims):
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=900)
+
+
+def back_to_the_first(run: Path) -> int:
+    """As if the job had died after its first checkpoint: later ones are gone; that one's step."""
+    folder = run / "checkpoints"
+    first, *others = checkpoint.numbered(folder)
+    assert others, "there is something to do again"
+    for other in others:
+        other.unlink()
+    (folder / "latest").write_text(f"{first.name}\n")
+    (folder / "best").unlink(missing_ok=True)
+    return checkpoint.step_of(first)
 
 
 def photographs(folder: Path) -> Path:

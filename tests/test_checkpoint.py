@@ -46,6 +46,37 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     assert [checkpoint.step_of(path) for path in checkpoint.numbered(tmp_path)] == [7, 8]
 
 
+@pytest.mark.parametrize("left", [b"", b"\0" * 21, b"step_0000"])
+def test_a_pointer_that_a_machines_death_emptied_names_nothing(left, tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in (1, 2, 3):
+        checkpoint.save(folder, step, STATE, keep=1, best=step == 1)
+    for name in ("best", "latest"):
+        (folder / name).write_bytes(left)
+    assert checkpoint.read(tmp_path)["step"] == 3
+    with pytest.raises(UserError, match=r"checkpoint: .*best: names no checkpoint; give one of those"):
+        checkpoint.read(folder / "best")
+    checkpoint.save(folder, 4, STATE, keep=1)
+    kept = [checkpoint.step_of(path) for path in checkpoint.numbered(folder)]
+    assert kept == [1, 3, 4], "the best is still there, whichever it is"
+    checkpoint.save(folder, 5, STATE, keep=1, best=True)
+    assert [checkpoint.step_of(path) for path in checkpoint.numbered(folder)] == [5]
+
+
+def test_an_old_one_that_somebody_else_removes_is_not_missed(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, STATE, keep=1)
+    listed = checkpoint.numbered
+
+    def removed(folder: Path) -> list[Path]:
+        found = listed(folder)
+        found[0].unlink()
+        return found
+
+    monkeypatch.setattr(checkpoint, "numbered", removed)
+    checkpoint.save(tmp_path, 2, STATE, keep=1)
+    assert [path.name for path in listed(tmp_path)] == ["step_00000002.pt"]
+
+
 @given(cut=st.floats(0, 1, exclude_max=True))
 def test_cut_off_at_any_byte_it_is_passed_over(saved, cut):
     run, whole = saved
@@ -118,6 +149,30 @@ def test_a_slow_disk_holds_up_the_next_save_and_not_the_caller(tmp_path, monkeyp
     assert checkpoint.read(tmp_path / "checkpoints" / "step_00000001.pt")["step"] == 1
     writer.wait()
     assert checkpoint.read(tmp_path)["step"] == 2
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_of_their_steps(tmp_path, monkeypatch):
+    """And pointers before they are named: a machine that dies leaves the old one or the new one."""
+    done, sync, rename = [], os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.partition(".")[0])
+        sync(descriptor)
+
+    def renamed(old: Path, new: Path) -> None:
+        done.append(f"to {new.name}")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    for name in ("metrics.jsonl", "nonfinite.tsv"):
+        (tmp_path / name).write_text("1\t\n")
+    writer = Writer(tmp_path, Checkpoint(), -math.inf)
+    writer.save(7, STATE)
+    writer.wait()
+    step = "step_00000007"
+    rows = ["metrics", "nonfinite"]
+    assert done == [step, *rows, f"to {step}.pt", "latest", "to latest", "checkpoints"]
 
 
 def test_a_best_that_found_no_room_is_not_the_one_to_beat(tmp_path, monkeypatch):

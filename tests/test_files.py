@@ -1,5 +1,7 @@
 """Lines that a full disk does not take. The limit on file sizes stands for it: writes fail half-way."""
 
+import errno
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,3 +47,20 @@ def test_what_is_lost_is_told(tmp_path, capsys):
         lines.close()
     told = capsys.readouterr()
     assert "lost: File too large; 2 lines are lost" in told.out + told.err
+
+
+def test_a_file_that_cannot_be_made_yet_keeps_its_lines(tmp_path, monkeypatch, capsys):
+    """A quota on the number of files, or no space for a folder's new entry."""
+    lines = LineFile(tmp_path / "new")
+
+    def full(*_, **__) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        lines.write("line 0")
+        lines.write("line 1")
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("Disk quota exceeded; its lines are kept in memory") == 1
+    lines.close()
+    assert (tmp_path / "new").read_text() == "line 0\nline 1\n"

@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from gpu_small import GPU, of, on_devices, one_rank, rows_of
-from jobs import same_bits, write_config
+from jobs import back_to_the_first, same_bits, write_config
 
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
@@ -57,12 +58,7 @@ def test_a_continued_run_is_bit_identical(device, precision, small_index, tmp_pa
     one_rank(device, "-m", "launch.train", config)
     run = tmp_path / "runs" / "quick"
     whole, rows = checkpoint.read(run), read_rows(run / "metrics.jsonl")
-    first, *others = checkpoint.numbered(run / "checkpoints")
-    assert others, "there is something to do again"
-    for other in others:
-        other.unlink()
-    (run / "checkpoints" / "latest").write_text(f"{first.name}\n")
-    (run / "checkpoints" / "best").unlink(missing_ok=True)
+    back_to_the_first(run)
     one_rank(device, "-m", "launch.train", config)
     again = checkpoint.read(run)
     for part in ("model", "ema", "optimizer"):
@@ -77,13 +73,25 @@ def test_a_continued_run_is_bit_identical(device, precision, small_index, tmp_pa
 @on_devices
 def test_an_imagenet_network_may_be_deterministic(device, small_index, tmp_path):
     """Its max pool too: torch knows no deterministic backward pass for some layers, and refuses."""
+    assert trained_twice_alike(device, small_index, tmp_path, model__name="resnet18")
+
+
+@pytest.mark.parametrize("device", GPU)
+@pytest.mark.parametrize("size", [224, 448])
+def test_a_vgg_may_be_deterministic(device, size, small_index, tmp_path):
+    """Where its grid of 7x7 divides the positions."""
+    how = {"model__name": "vgg11", "data__pictures": {"size": size, "eval_resize": None}}
+    assert trained_twice_alike(device, small_index, tmp_path, **how)
+
+
+def trained_twice_alike(device: str, index: Path, folder: Path, **how) -> bool:
+    """Three deterministic steps, twice."""
     weights = []
     for name in ("one", "two"):
-        changes = {"name": name, "model__name": "resnet18", "train__deterministic": True, "train__steps": 3}
-        changes |= {"train__precision": "fp32", "train__epochs": None, "data__pictures__size": 32}
-        rows_of(small_index, tmp_path, device, "train", **changes)
-        weights.append(checkpoint.read(tmp_path / name)["model"])
-    assert same_bits(*weights)
+        changes = {"name": name, "train__deterministic": True, "train__steps": 3, "train__epochs": None}
+        rows_of(index, folder, device, "train", **changes, train__precision="fp32", **how)
+        weights.append(checkpoint.read(folder / name)["model"])
+    return same_bits(*weights)
 
 
 @on_devices

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.models import ConvNet, build
-from pipeline.models.net import Pad, Residual
+from pipeline.models.net import GridPool, Pad, Residual
 
 # One of each kind, cheap at 32x32.
 KINDS = ["resnet20", "plain20", "resnet18", "resnet50", "vgg11", "vgg11_bn"]
@@ -66,6 +66,45 @@ def test_padding_subsamples_and_appends_zeros():
     assert found.shape == (2, 8, 4, 4)
     assert torch.equal(found[:, :3], nn.functional.max_pool2d(x, kernel_size=1, stride=2))
     assert not found[:, 3:].any()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "plain"),
+    [
+        (7, 7, True),
+        (14, 7, True),
+        (14, 14, True),
+        (21, 21, True),
+        (1, 1, False),
+        (8, 8, False),
+        (7, 15, False),
+    ],
+)
+def test_a_pool_to_a_grid_is_the_adaptive_one(height, width, plain):
+    """Values and gradients; where the grid divides the positions no adaptive pass is left in the graph."""
+    outputs, gradients = [], []
+    for pool in (GridPool(7), nn.AdaptiveAvgPool2d(7)):
+        x = torch.randn(2, 3, height, width, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        y = pool(2 * x)
+        assert y.shape == (2, 3, 7, 7)
+        outputs.append(y)
+        (y * torch.arange(49.0).view(7, 7)).sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*outputs, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(*gradients, rtol=1e-14, atol=1e-14)
+    assert [type(y.grad_fn).__name__.startswith("Adaptive") for y in outputs] == [not plain, True]
+
+
+@pytest.mark.parametrize("size", [224, 448, 320])
+def test_vgg_pools_to_its_grid_without_a_name_in_the_weights(size):
+    net = build("vgg11", 3, width=0.02).eval()
+    reference = copy.deepcopy(net)
+    reference.avgpool = nn.AdaptiveAvgPool2d(7)
+    assert list(net.state_dict()) == list(reference.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(net(pictures(1, size)), reference(pictures(1, size)))
+    assert type(build("resnet18", 3, width=0.02).avgpool) is nn.AdaptiveAvgPool2d, "a mean, as it was"
 
 
 def run_blocks(net: ConvNet, x: torch.Tensor) -> list[tuple[Residual, torch.Tensor, torch.Tensor]]:
@@ -253,6 +292,15 @@ def test_compiles_as_one_graph(name):
     for (key, mine), theirs in zip(net.named_parameters(), twin.parameters(), strict=True):
         scale = theirs.grad.abs().max().item()
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=key)
+
+
+def test_a_pool_to_a_grid_compiles_whatever_the_size():
+    """Also where a size is a symbol, as in a run whose pictures grow."""
+    pool = GridPool(7)
+    compiled = torch.compile(pool, backend="aot_eager", fullgraph=True)
+    for side in (7, 14, 8, 21, 28):
+        x = pictures(1, side)
+        torch.testing.assert_close(compiled(x), nn.functional.adaptive_avg_pool2d(x, 7))
 
 
 def test_trains_under_ddp(tmp_path):

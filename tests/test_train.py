@@ -1,10 +1,12 @@
 """The loop, its arithmetic, its checkpoints, and two ranks against one."""
 
+import gc
 import json
 import math
 import re
 import runpy
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -13,14 +15,18 @@ import yaml
 from conftest import command, config_tree, door, quick_config, torchrun
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import back_to_the_first
 
 from pipeline.config import TrainConfig, UserError, dump, load
 from pipeline.data.index import open_index
 from pipeline.models import build
+from pipeline.models.pattern import IMAGENET, VGG
 from pipeline.monitor.metrics import MetricsFile, read_rows
-from pipeline.train import Job, checkpoint, fit, run
+from pipeline.train import Job, checkpoint, fit, resume, run
+from pipeline.train.engine import Engine
 from pipeline.train.plan import Plan
-from pipeline.train.ranks import join
+from pipeline.train.ranks import Ranks, join
+from pipeline.train.start import build_model, refuse_random_pool
 
 
 def write_config(path, tree) -> str:
@@ -234,6 +240,80 @@ def test_start_weights_need_the_same_network(small_index, tmp_path):
         )
         with pytest.raises(UserError, match=r"model\.checkpoint: .*first does not hold a resnet14: layer"):
             fit(Job(other, ranks, split))
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "wrong"),
+    [
+        (224, {}, None),
+        (448, {"progressive": {"start": 224, "epochs": [0, 1], "multiple": 224}}, None),
+        (200, {}, "size: vgg11 on pictures of 200 pixels"),
+        (448, {"progressive": {"start": 160, "epochs": [0, 1]}}, "progressive.start: .* of 160 pixels"),
+        (448, {"progressive": {"start": 224, "epochs": [0, 1]}}, "progressive.multiple: .* of 256 pixels"),
+    ],
+)
+def test_a_vgg_is_deterministic_on_a_gpu_where_its_grid_divides(size, changes, wrong, small_index):
+    """Refused before anything is on the device."""
+    pictures = {"size": size, "crop": "random_resized", "eval_resize": None} | changes
+    how = {"train__deterministic": True, "data__pictures": pictures}
+    config = quick_config(small_index, "runs", model={"name": "vgg11", "width": 0.02}, **how)
+    if wrong is None:
+        refuse_random_pool(config, VGG)
+    else:
+        message = (
+            rf"data\.pictures\.{wrong} cannot .*; give a multiple of 224, or train\.deterministic: false"
+        )
+        with pytest.raises(UserError, match=message):
+            build_model(config, ["a"], Ranks(0, 1, 0, torch.device("cuda", 0)))
+        build_model(config, ["a"], Ranks(0, 1, 0, torch.device("cpu")))
+    refuse_random_pool(config, IMAGENET)
+
+
+def test_a_run_goes_on_though_what_it_started_from_is_gone(small_index, tmp_path):
+    with join("cpu") as ranks:
+        split = open_index(small_index).split("train")
+        fit(Job(quick_config(small_index, tmp_path, name="first", train__epochs=0.2), ranks, split))
+        source = checkpoint.latest(tmp_path / "first")
+        model = {"name": "resnet8", "checkpoint": str(source)}
+        job = Job(quick_config(small_index, tmp_path, model=model, checkpoint__keep=9), ranks, split)
+        fit(job)
+        expected = weights(tmp_path / "quick")
+        back_to_the_first(tmp_path / "quick")
+        source.unlink()
+        fit(job)
+        assert equal(weights(tmp_path / "quick"), expected)
+        with pytest.raises(UserError, match=r"model\.checkpoint: .*: no such checkpoint"):
+            fit(Job(job.config.model_copy(update={"name": "anew"}), ranks, split))
+
+
+def test_a_run_that_goes_on_keeps_no_second_copy_of_its_state(small_index, tmp_path, monkeypatch):
+    """What was read is gone before the first pass, the largest moment of all."""
+    read, found = [], []
+    prime, find = Engine.prime, resume.find
+
+    def noted(*words, **how) -> dict | None:
+        state = find(*words, **how)
+        if state:
+            momenta = [kept["momentum_buffer"] for kept in state["optimizer"]["named"].values()]
+            tensors = [*state["model"].values(), *state["ema"].values(), *momenta]
+            read.extend(map(weakref.ref, tensors))
+        return state
+
+    def primed(*words) -> None:
+        gc.collect()
+        found.append(sum(ref() is not None for ref in read))
+        prime(*words)
+
+    monkeypatch.setattr(resume, "find", noted)
+    monkeypatch.setattr(Engine, "prime", primed)
+    config = quick_config(small_index, tmp_path, train__ema=0.9, checkpoint__keep=9)
+    with join("cpu") as ranks:
+        job = Job(config, ranks, open_index(small_index).split("train"))
+        fit(job)
+        back_to_the_first(config.folder)
+        fit(job)
+    assert len(read) > 100
+    assert found == [0, 0]
 
 
 def test_a_run_goes_on_under_newer_code(small_index, tmp_path):

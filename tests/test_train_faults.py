@@ -1,17 +1,21 @@
 """Bad files in a real job: it goes on, says so, and stops only when they are too many."""
 
+import math
 import os
 import signal
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import torchrun
-from jobs import damage, kill_all_at, photographs, same_bits, steps_done, workers
+from jobs import back_to_the_first, damage, kill_all_at, photographs, same_bits, steps_done, workers
 
 from pipeline.config import TrainConfig, load
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
+from pipeline.train.engine import base
 from pipeline.train.ranks import join
 from pipeline.train.run import run as train
 
@@ -63,6 +67,33 @@ def test_between_rows_they_are_told_with_every_evaluation_and_save(job):
     assert {line.split("\t")[0] for line in lines} == {"5", "10", "15"}
     (row,) = [row for row in read_rows(config.folder / "metrics.jsonl") if row["split"] == "train"]
     assert row["faults"] == len(lines) >= 6
+
+
+def test_what_happened_between_a_row_and_a_stop_is_in_the_next_row(job, monkeypatch):
+    """Pictures that were replaced and a step that was skipped, of the two epochs before it went on."""
+    damage(job, 27, 105)
+    words = ["monitor.log_every=3", "checkpoint.every=1", "checkpoint.keep=9"]
+    config = load(TrainConfig, job / "config.yaml", words)
+    losses, real = count(1), base.cross_entropy
+
+    def poisoned(*words) -> torch.Tensor:
+        return real(*words) * (math.nan if next(losses) in (2, 5) else 1.0)
+
+    def rows() -> list[tuple]:
+        found = read_rows(config.folder / "metrics.jsonl")
+        return [(row["step"], row["skipped"], row["faults"]) for row in found if row["split"] == "train"]
+
+    with join("cpu") as ranks:
+        with monkeypatch.context() as patch:
+            patch.setattr(base, "cross_entropy", poisoned)
+            train(config, ranks)
+        expected, lines = rows(), (config.folder / "faults.tsv").read_text()
+        assert [skipped for _, skipped, _ in expected] == [1, 1, 0, 0, 0]
+        assert lines.startswith("5\t"), "between the rows of steps 3 and 6"
+        assert back_to_the_first(config.folder) == 5
+        train(config, ranks)
+    assert rows() == expected
+    assert (config.folder / "faults.tsv").read_text() == lines
 
 
 def test_too_many_files_going_bad_in_a_run_stop_it_with_the_list(job):

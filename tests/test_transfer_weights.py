@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -182,6 +183,23 @@ def test_finetuning_starts_from_a_foreign_file(theirs, small_index, tmp_path):
         ).state_dict()
     for key, value in theirs.state_dict().items():
         assert torch.equal(ours[key], value) != key.startswith("fc."), key  # its classes have no names
+
+
+def test_a_head_that_would_fit_is_not_dropped_in_silence(theirs, trained, small_index, tmp_path, capsys):
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+
+    def told(name: str, file: Path, classes: str, **switches) -> str:
+        about = {"name": name, "checkpoint": str(file)} | switches
+        with join("cpu") as ranks:
+            build_model(quick_config(small_index, tmp_path, model=about), list(classes), ranks)
+        return capsys.readouterr().err
+
+    line = told("resnet18", tmp_path / "theirs.pth", "abcdefg")
+    assert line.count("\n") == 1
+    assert "theirs.pth does not name its classes; its head would fit, and is drawn anew" in line
+    assert "names other classes; its head would fit" in told("resnet8", trained, "abcdx", width=0.5)
+    assert told("resnet8", trained, "abcde", width=0.5) == "", "it is kept"
+    assert told("resnet8", trained, "abc", width=0.5) == "", "everybody knows that it does not fit"
 
 
 def test_export_tells_net_classes_and_pixels(trained, tmp_path):

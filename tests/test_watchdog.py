@@ -4,13 +4,25 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import ClassVar
 
 import pytest
+import torch
 from conftest import torchrun
 from jobs import finish, same_bits, start, steps_done, wait_until, workers, write_config
 
+from pipeline.config import Loading, Pictures
+from pipeline.data.batches import Batch
+from pipeline.data.index import open_index
+from pipeline.data.loader import Loader
+from pipeline.models import build
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
+from pipeline.train.evaluate import evaluate
+from pipeline.train.ranks import Ranks, join
 from pipeline.train.watchdog import Beat, blame
 
 RESTART = ("--max-restarts", "1", "--shutdown-timeout", "3")
@@ -93,6 +105,56 @@ def test_a_transfer_waits_for_a_long_fit_and_not_for_a_rank_that_stands_still(sm
     assert re.search(
         r"stuck: rank 1 \(.*\), last seen in step 2, features; its process stands still$", message
     )
+
+
+class Watched(Ranks):
+    """Notes in which phase this rank waits for others."""
+
+    waits: ClassVar[list[str]] = []
+
+    def any(self, flag: bool) -> bool:
+        self.waits.append(self.watchdog.phase)
+        return super().any(flag)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        self.waits.append(self.watchdog.phase)
+        return super().sum(values)
+
+
+class Place:
+    """In a watchdog's place: no more than where the rank is."""
+
+    phase = "start"
+
+    def at(self, phase: str, step: int | None, long: bool) -> None:
+        self.phase = phase
+
+
+def test_who_hangs_in_an_evaluation_is_told_from_who_waits(small_index):
+    """One rank reads or computes, the other waits in an exchange: the phases that either shows then."""
+    moves, split = [], open_index(small_index).split("test")
+
+    class Noted(Loader):
+        def evaluation(self, *words) -> Iterator[Batch]:
+            for batch in super().evaluation(*words):
+                moves.append(ranks.watchdog.phase)
+                yield batch
+
+    pictures = Pictures(size=32, crop="pad", eval_resize=None)
+    model = build("resnet8", 5)
+    model.register_forward_hook(lambda *_: moves.append(ranks.watchdog.phase))
+    with join("cpu") as joined:
+        ranks = Watched(joined.rank, joined.world, joined.local_rank, joined.device, Place())
+        loader = Noted(split, pictures, Loading(threads=1), ranks.device, True)
+        evaluate(model, loader, 24, ranks, torch.float32, "validate")
+    assert (len(moves), len(Watched.waits)) == (6, 3 + 4)
+    for moving, waiting in product(moves, Watched.waits):
+        before = {rank: Beat("n1", 100 + rank, step=7, beats=3) for rank in range(2)}
+        now = {0: replace(before[0], phase=waiting, beats=5), 1: replace(before[1], phase=moving, beats=5)}
+        stuck, told = blame(before, now, 2, 60)
+        assert stuck == [1]
+        assert told.endswith("last seen in step 7, validate; its process lives")
+    assert ranks.watchdog.phase == "validate", "what comes next is no exchange"
 
 
 def test_whom_to_blame():

@@ -55,7 +55,8 @@ class Model(Section):
     conv_std: Annotated[float, Field(gt=0)] | None = None
     """Convolutions start as N(0, conv_std^2); none = He et al. 2015 (arXiv:1502.01852), by their width."""
     checkpoint: str | None = None
-    """Weights to start from: a checkpoint of ours. A head of another size is drawn anew."""
+    """Weights to start from: of ours, torchvision or timm. The head is kept where the file names just these
+    classes in this order, as ours may; else it is drawn anew."""
     ema: bool = False
     """Start from the checkpoint's moving average (``train.ema``) instead of its raw weights."""
 
@@ -136,7 +137,8 @@ class Train(Section):
     hang_timeout: Annotated[float, Field(gt=0)] = 900.0
     """Seconds without progress after which the job ends, saying which rank is stuck, and where."""
     deterministic: bool = False
-    """On a GPU: only deterministic kernels, so that a continued run is bit-identical there too."""
+    """On a GPU: only deterministic kernels, so that a continued run is bit-identical there too. A VGG then
+    needs pictures of 224 pixels, or a multiple."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto = GPUs where there are any."""
 

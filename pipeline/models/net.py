@@ -29,6 +29,21 @@ class Pad(nn.Module):
         return f"extra={self.extra}, stride={self.stride}"
 
 
+class GridPool(nn.AdaptiveAvgPool2d):
+    """Average pool to grid x grid positions, (N, C, H, W) to (N, C, grid, grid).
+
+    Where the grid divides H and W it is a plain average pool, whose backward pass on a GPU is deterministic
+    and that of the adaptive one, with the same values, is not. At grid x grid there is nothing to do.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if height % self.output_size or width % self.output_size:
+            return super().forward(x)
+        kernel = (height // self.output_size, width // self.output_size)
+        return x if kernel == (1, 1) else F.avg_pool2d(x, kernel)
+
+
 class Residual(nn.Sequential):
     """y = relu(F(x) + shortcut(x)): a chain of layers, then its shortcut; the last ReLU waits for the sum."""
 
@@ -112,7 +127,9 @@ def _body(pattern: Pattern) -> tuple[dict[str, nn.Module], int]:
 
 def _top(pattern: Pattern, channels: int, classes: int) -> dict[str, nn.Module]:
     """Pool, hidden layers and head, by name in the order they are applied; the head comes last."""
-    parts: dict[str, nn.Module] = {"avgpool": nn.AdaptiveAvgPool2d(pattern.grid), "flatten": nn.Flatten()}
+    # Over all positions the adaptive pool is a mean, and as deterministic.
+    pool = GridPool(pattern.grid) if pattern.grid > 1 else nn.AdaptiveAvgPool2d(1)
+    parts: dict[str, nn.Module] = {"avgpool": pool, "flatten": nn.Flatten()}
     width = channels * pattern.grid**2
     if not pattern.hidden:
         return parts | {"dropout": nn.Dropout(pattern.dropout), "fc": nn.Linear(width, classes)}

@@ -50,6 +50,11 @@ class Monitor:
         """
         return self._file and self._file.known.get((step, split))
 
+    @property
+    def trained(self) -> int:
+        """The step of the last training row before a restart; always 0 on other ranks than the first."""
+        return self._file.trained if self._file else 0
+
     def write(self, row: dict) -> None:
         """One row: at least step, epoch and split; the time is added here. Evaluations are told in a line."""
         if self.first:

@@ -18,6 +18,8 @@ class MetricsFile:
         kept = _keep_until(path, step) if path.exists() else []
         # Of training there may be a million.
         self.known = {(row["step"], row["split"]): row for row in kept if row["split"] != "train"}
+        self.trained = max((row["step"] for row in kept if row["split"] == "train"), default=0)
+        """Step of the last training row that was kept."""
         self._file = LineFile(path)
 
     def write(self, row: dict) -> None:

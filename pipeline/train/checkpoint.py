@@ -11,12 +11,13 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from pipeline.config import UserError
-from pipeline.files import write_whole
+from pipeline.files import sync, write_whole
 from pipeline.progress import say
 
 FORMAT = 2
@@ -24,10 +25,14 @@ LATEST, BEST = "latest", "best"
 _NAME = re.compile(r"step_(\d{8,})\.pt")
 
 
-def save(folder: Path, step: int, state: dict, keep: int, best: bool = False) -> Path:
+def save(
+    folder: Path, step: int, state: dict, keep: int, best: bool = False, lines: Iterable[Path] = ()
+) -> Path:
     """Writes ``folder/step_XXXXXXXX.pt`` and removes all but the ``keep`` newest, and the best.
 
     :param best: this one is the best so far.
+    :param lines: files, there or not, that reach the disk before it: what they say of its steps is not done
+        again.
     :raises UserError: the disk is full or may not be written; what was there before is untouched.
     """
     path = folder / f"step_{step:08d}.pt"
@@ -38,11 +43,13 @@ def save(folder: Path, step: int, state: dict, keep: int, best: bool = False) ->
             torch.save({"format": FORMAT, "step": step, **state}, file)
             file.flush()
             os.fsync(file.fileno())
+        for each in filter(Path.exists, lines):
+            sync(each)
         os.replace(partial, path)
         # The best first: a run that goes on from this one takes it as kept.
         for pointer in (BEST, LATEST) if best else (LATEST,):
             write_whole(folder / pointer, f"{path.name}\n".encode())
-        _sync(folder)
+        sync(folder)  # the renames themselves
     except (OSError, RuntimeError) as error:
         # torch wraps the file's OSError into a RuntimeError of its own.
         cause = next((e for e in (error, error.__context__) if isinstance(e, OSError)), None)
@@ -52,9 +59,11 @@ def save(folder: Path, step: int, state: dict, keep: int, best: bool = False) ->
         reason = cause.strerror if cause else "the file system took only part of it"
         raise UserError(f"{path}: cannot be written: {reason}; the checkpoints before it are whole") from None
     kept = {path, _pointed(folder / BEST)}
+    if None in kept and (folder / BEST).exists():
+        return path  # which was the best is not known until there is a better one: none is removed
     for old in [other for other in numbered(folder) if step_of(other) <= step][:-keep]:
         if old not in kept:
-            old.unlink()
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -86,7 +95,9 @@ def find(path: str | Path, key: str = "checkpoint", tell: bool = True) -> tuple[
     """
     path = Path(path)
     if path.name in (LATEST, BEST) and path.is_file():
-        path = _pointed(path)
+        pointer, path = path, _pointed(path)
+        if path is None:
+            raise UserError(f"{key}: {pointer}: names no checkpoint; give one of those beside it")
     if not path.is_dir():
         return path, checked(path, whole(path, key))
     files = _newest_first(path)
@@ -163,12 +174,6 @@ def _newest_first(run: Path) -> list[Path]:
 
 
 def _pointed(pointer: Path) -> Path | None:
-    return pointer.parent / pointer.read_text().strip() if pointer.exists() else None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the renames themselves reach the disk
-    finally:
-        os.close(descriptor)
+    """None too where the file holds no checkpoint's name: a machine that died may have left it empty."""
+    name = pointer.read_text(errors="replace").strip() if pointer.exists() else ""
+    return pointer.parent / name if _NAME.fullmatch(name) else None

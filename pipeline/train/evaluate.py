@@ -51,9 +51,9 @@ def evaluate(
     faults: list[Fault] = []
     was_training = model.training
     model.eval()
+    ranks.at(title)
     with torch.inference_mode():
         for each in track(batches, title, -(-n // (batch * ranks.world)), "batches", ranks.first):
-            ranks.at(title)
             with autocast(dtype, ranks.device):
                 logits = model(each.images).float()  # (b, classes)
             counts = each.weight.cpu() > 0
@@ -63,13 +63,17 @@ def evaluate(
             seen[rows] += 1
             loss += (losses(logits, each.labels) * each.weight).sum().double().cpu()
             faults += each.faults
+            ranks.at("agreeing")  # who waits here must not look like the rank that it waits for
             ranks.stop_if_asked(f"in {title}")  # all ranks have equally many batches
+            ranks.at(title)
     model.train(was_training)
+    ranks.at("agreeing")
     # Each rank filled its own rows; the others' are zero, so a sum puts them together.
     for tensor in (seen, predictions, loss, told):
         ranks.sum(tensor)
     shown = seen.numpy() == 1
     faults = _missing(faults, ~shown, ranks)
+    ranks.at(title)
     top1 = _right(predictions.numpy()[shown], loader.split.labels[shown]).mean()
     predictions[~torch.from_numpy(shown)] = -1
     found = float(loss) / int(shown.sum()), float(top1), predictions.numpy(), faults

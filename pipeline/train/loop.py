@@ -76,7 +76,8 @@ def fit(job: Job) -> nn.Module:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.train.deterministic
-    engine = build_engine(build_model(config, job.train.classes, ranks), config, ranks)
+    model = build_model(config, job.train.classes, ranks, begins=state is None)
+    engine = build_engine(model, config, ranks)
     start = state["step"] if state else 0
     if not ranks.equal(start):
         raise UserError(
@@ -85,6 +86,8 @@ def fit(job: Job) -> nn.Module:
         )
     if state:
         engine.restore(state, start)
+        # The engine has its own copy of weights, optimizer and average: a second one is not kept for the run.
+        state = {key: state[key] for key in ("best", "wandb_id")}
     with Monitor(config, start, plan.steps, state and state["wandb_id"], first=ranks.first) as monitor:
         course = _Course(job, plan, engine, monitor, state["best"] if state else -math.inf)
         if start < plan.steps:
@@ -119,8 +122,9 @@ class _Course:
         ranks.stop_if_asked(f"before step {start + 1}")
         self.make_up(start)
         batches = self._batches(start)
-        meter = Meter(self.config, len(job.train), ranks, start, engine.phases)
-        bad = NonFinite(self.config, job.train, ranks, start)
+        row = self.monitor.trained
+        meter = Meter(self.config, len(job.train), ranks, start, engine.phases, row)
+        bad = NonFinite(self.config, job.train, ranks, start, row)
         profiler = Profiler(self.config.folder, self.config.monitor.profile, start, on=ranks.first)
         with profiler, closing(meter), closing(bad):
             for done in range(start + 1, plan.steps + 1):

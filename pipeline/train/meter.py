@@ -23,15 +23,17 @@ class Meter:
     """Counts on every rank; ``row`` puts the ranks' counts together.
 
     :param n: pictures in the training split.
+    :param row: step of the last row; what failed between it and ``start`` is counted by the next.
     """
 
-    def __init__(self, config: TrainConfig, n: int, ranks: Ranks, start: int, phases: Phases):
+    def __init__(self, config: TrainConfig, n: int, ranks: Ranks, start: int, phases: Phases, row: int):
         self._config, self._n, self._ranks, self._phases = config, n, ranks, phases
         self._bad: dict[str, str] = {}  # path and reason of every picture that failed since this start
         self._file = config.folder / "faults.tsv"
-        self._lines = StepLines(self._file, start) if ranks.first else None
+        self._lines = StepLines(self._file, start, row) if ranks.first else None
         self._faults: list[Fault] = []  # of this rank, not told yet
-        self._told = 0  # of all ranks, since the last row
+        # Of all ranks, since the last row, which the first rank writes.
+        self._told = len(self._lines.uncounted) if self._lines else 0
         self._receipt = 0  # of this rank's part of the last step
         self.restart(start)
 

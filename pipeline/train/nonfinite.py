@@ -21,16 +21,18 @@ class DivergedError(UserError):
 
 
 class NonFinite:
-    """Counts skipped steps on every rank alike.
+    """Counts skipped steps in a row on every rank alike.
 
+    :param row: step of the last training row; those between it and ``start`` are counted by the next.
     :ivar run: skipped steps since the last good one.
     """
 
-    def __init__(self, config: TrainConfig, pictures: Split, ranks: Ranks, start: int):
+    def __init__(self, config: TrainConfig, pictures: Split, ranks: Ranks, start: int, row: int):
         self._config, self._pictures, self._ranks = config, pictures, ranks
         self._file = config.folder / "nonfinite.tsv"
-        self._lines = StepLines(self._file, start) if ranks.first else None
-        self._skipped = self.run = 0
+        self._lines = StepLines(self._file, start, row) if ranks.first else None
+        self._skipped = len(set(self._lines.uncounted)) if self._lines else 0  # the first rank writes rows
+        self.run = 0
         self._first: list[str] = []
 
     def close(self) -> None:

@@ -7,6 +7,9 @@ from pipeline.config import Checkpoint, UserError
 from pipeline.progress import say
 from pipeline.train import checkpoint
 
+LINES = ("metrics.jsonl", "faults.tsv", "nonfinite.tsv")
+"""Of a run's folder: what they say of a checkpoint's steps must not be lost when the machine dies."""
+
 
 class Writer:
     """Writes one checkpoint at a time, in a thread; of the first rank.
@@ -29,7 +32,8 @@ class Writer:
         """
         self.wait()
         state = state | {"best": self.best if top1 is None else top1}
-        words = (self._folder, step, state, self._config.keep, top1 is not None)
+        lines = [self._folder.parent / name for name in LINES]
+        words = (self._folder, step, state, self._config.keep, top1 is not None, lines)
         self._thread = threading.Thread(target=self._write, args=words, name="checkpoint")
         self._thread.start()
         if not self._config.background:

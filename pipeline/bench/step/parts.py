@@ -61,7 +61,7 @@ def _noted(phases: Phases) -> None:
 
 def _row(config: TrainConfig, ranks: Ranks) -> Callable[[], None]:
     """As the loop writes one, with its exchanges between ranks."""
-    meter = Meter(config, config.train.batch, ranks, 0, Phases(ranks))
+    meter = Meter(config, config.train.batch, ranks, 0, Phases(ranks), 0)
     file = MetricsFile(config.folder / "parts.jsonl", 0)
 
     def write() -> None:
