@@ -24,6 +24,9 @@ _USERS = (
 )
 
 
+PATIENCE = 15.0
+"""Seconds in which torchrun ends a rank whose mistake the first one has told, too."""
+
 NOTE = "EXIT_NOTE"
 """Environment: the file in which a rank leaves its exit code, for whom torchrun's own tells too little."""
 
@@ -89,7 +92,7 @@ def door() -> Iterator[None]:
             # Mostly all ranks find the same mistake. The first one tells it and torchrun then ends the
             # others; one that is still here afterwards found a mistake of its own.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(15)
+            time.sleep(PATIENCE)
         told = f"{error.filename or 'disk'}: {error.strerror}" if isinstance(error, OSError) else error
         print(f"error: {'' if rank == '0' else f'rank {rank}: '}{told}", file=sys.stderr, flush=True)
         leave(2)

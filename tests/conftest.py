@@ -1,12 +1,15 @@
 """Small real data and real processes for all tests."""
 
 import contextlib
+import fcntl
 import importlib
 import io
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 # Threads that wait give up their core: test machines are shared, and tests start several processes. Before
@@ -72,6 +75,33 @@ def other_index(tmp_path_factory) -> Path:
     splits = {"train": drawn_pictures(60, 3, 10), "test": drawn_pictures(45, 3, 11)}
     write_index(Source("other", list("xyz"), splits), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def undisturbed(small_index, tmp_path_factory) -> Callable[[str, int], dict]:
+    """The final state of ``jobs.long_job`` when nobody disturbed it, by engine and number of ranks.
+
+    Each is made once for all of pytest's workers: the others wait for the one that makes it.
+    """
+    from jobs import ENGINES, finish, long_job  # which needs this file
+
+    from pipeline.train import checkpoint  # which imports torch
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    @cache
+    def final(engine: str, ranks: int) -> dict:
+        folder = shared / f"undisturbed-{engine}-{ranks}"
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "done").exists():
+                finish(ranks, long_job(folder, small_index), *ENGINES[engine])
+                (folder / "done").touch()
+        return checkpoint.read(folder / "runs" / "quick")
+
+    return final
 
 
 def config_tree(index: Path, runs: Path, **changes) -> dict:

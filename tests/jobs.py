@@ -29,6 +29,19 @@ def write_config(folder: Path, index: Path, **changes) -> str:
     return str(folder / "config.yaml")
 
 
+STEPS = 32
+ENGINES = {"ddp": (), "deepspeed": ("engine=deepspeed", "deepspeed.stage=2")}
+
+
+def long_job(folder: Path, index: Path) -> str:
+    """32 steps of 24 pictures, evaluated after 11, 21 and 32, saved every 5 or 6, with a moving average.
+
+    ``undisturbed`` (conftest.py) has its end.
+    """
+    changes = {"train__epochs": 3.05, "train__ema": 0.9, "data__val": "val", "checkpoint": {"every": 0.5}}
+    return write_config(folder, index, **changes)
+
+
 def start(ranks: int, config: str, *overrides: str, options: tuple[str, ...] = ()) -> subprocess.Popen:
     return torchrun(ranks, "-m", "launch.train", config, *overrides, options=options)
 

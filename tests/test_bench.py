@@ -335,7 +335,7 @@ def test_the_command_writes_figures_table_and_picture(pictures, tmp_path):
 
 @pytest.mark.slow
 def test_all_contestants_run(pictures, tmp_path):
-    done = run_bench(*quick(pictures, tmp_path))
+    done = run_bench(*quick(pictures, tmp_path), "--rounds", "1")
     assert done.returncode == 0, done.stderr
     results, _, _ = results_of(tmp_path)
     ran = {one["name"] for one in results["contestants"] if not one["failed"]}

@@ -318,10 +318,9 @@ def test_asked_to_end_it_leaves_nothing_running(tmp_path):
     words = ["--only", "saving", "--work", str(tmp_path), "--out", str(tmp_path / "out"), "--threads", "1"]
     process = subprocess.Popen([sys.executable, "-m", "launch.bench", "step", *words], cwd=ROOT)
     try:
-        for _ in range(600):
-            if running(tmp_path):
-                break
+        while not running(tmp_path) and process.poll() is None:
             time.sleep(0.1)
+        assert process.poll() is None, "it ended before it had started anything"
         process.terminate()
         assert process.wait(60) == PREEMPTED
     finally:

@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from conftest import command
+from conftest import command, door
 
 from pipeline.monitor.metrics import read_rows
 
 
-def test_ranks_that_cannot_split_the_batches_cost_a_line_and_no_download(tmp_path):
-    got = command("launch.demo", "--ranks", "3", cwd=tmp_path)
+def test_ranks_that_cannot_split_the_batches_cost_a_line_and_no_download(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    got = door("launch.demo", "--ranks", "3")
     assert got.returncode == 2
     assert got.stderr.count("\n") == 1, got.stderr
     assert "train.batch: 128 pictures cannot be split over 3 ranks" in got.stderr

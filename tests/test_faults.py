@@ -16,34 +16,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, door
-from jobs import ended, finish, same_bits, start, steps_done, wait_until, workers, write_config
+from jobs import ENGINES, STEPS, ended, long_job, same_bits, start, steps_done, wait_until, workers
 
 from pipeline.monitor.metrics import read_rows
 from pipeline.train import checkpoint
-
-STEPS = 32
-ENGINES = {"ddp": (), "deepspeed": ("engine=deepspeed", "deepspeed.stage=2")}
-
-
-def job(folder: Path, index: Path) -> str:
-    """32 steps of 24 pictures, evaluated after 11, 21 and 32, saved every 5 or 6, with a moving average."""
-    changes = {"train__epochs": 3.05, "train__ema": 0.9, "data__val": "val", "checkpoint": {"every": 0.5}}
-    return write_config(folder, index, **changes)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(small_index, tmp_path_factory):
-    """The final state of a run that nobody disturbed, by engine and number of ranks."""
-    known = {}
-
-    def final(engine: str, ranks: int) -> dict:
-        if (engine, ranks) not in known:
-            folder = tmp_path_factory.mktemp(f"{engine}{ranks}")
-            finish(ranks, job(folder, small_index), *ENGINES[engine])
-            known[engine, ranks] = checkpoint.read(folder / "runs" / "quick")
-        return known[engine, ranks]
-
-    return final
 
 
 @dataclass
@@ -75,7 +51,7 @@ class Campaign:
         self.jobs += 1
         folder = self.folder / f"job{self.jobs}"
         folder.mkdir()
-        self.config, self.run = job(folder, self.index), folder / "runs" / "quick"
+        self.config, self.run = long_job(folder, self.index), folder / "runs" / "quick"
 
     def _start(self):
         return start(self.ranks, self.config, *ENGINES[self.engine])
@@ -175,11 +151,11 @@ def test_rounds_of_faults(engine, small_index, tmp_path, undisturbed, request):
 @pytest.mark.timeout(1800)
 def test_rounds_over_three_ranks(small_index, tmp_path, undisturbed):
     """Over three ranks sums round by their order, which DDP's gradient buckets decide."""
-    campaign("ddp", 3, 5, small_index, tmp_path, undisturbed).rounds(2)
+    campaign("ddp", 3, 5, small_index, tmp_path, undisturbed).rounds(1)
 
 
 def test_a_second_job_is_kept_out_of_a_live_runs_folder(small_index, tmp_path):
-    config, run = job(tmp_path, small_index), tmp_path / "runs" / "quick"
+    config, run = long_job(tmp_path, small_index), tmp_path / "runs" / "quick"
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.train", config],
         env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},

@@ -74,10 +74,10 @@ def test_without_another_rank_they_leave_together(store):
 
 def test_nobody_waits_for_ever(store):
     """The first rank says who is missing; who waits for the first rank says that."""
-    first, second = start(store, 0, 4, timeout=15), start(store, 1, 4, timeout=30)
+    first, second = start(store, 0, 4, timeout=3), start(store, 1, 4, timeout=6)
     _, told = first.communicate(timeout=120)
     assert first.returncode == 70
-    assert re.fullmatch(r"error: rank (1, )?2, 3 did not come within 15 s \(hang_timeout\)\n", told)
+    assert re.fullmatch(r"error: rank (1, )?2, 3 did not come within 3 s \(hang_timeout\)\n", told)
     _, told = second.communicate(timeout=120)
     assert second.returncode == 70
-    assert told == "error: rank 0 did not come within 30 s (hang_timeout)\n"
+    assert told == "error: rank 0 did not come within 6 s (hang_timeout)\n"

@@ -7,33 +7,30 @@ import time
 
 import pytest
 from conftest import ROOT, door, torchrun
-from jobs import SIGNALS, finish, same_bits, start, steps_done, wait_until, workers, write_config
+from jobs import (
+    SIGNALS,
+    STEPS,
+    finish,
+    long_job,
+    same_bits,
+    start,
+    steps_done,
+    wait_until,
+    workers,
+    write_config,
+)
 
 from pipeline import preempt
 from pipeline.monitor.metrics import read_rows
 from pipeline.preempt import StopSignal
 from pipeline.train import checkpoint
 
-STEPS = 32
 WATCHED = [11, 21, 32]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(small_index, tmp_path_factory) -> dict:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    finish(2, job(folder, small_index))
-    return checkpoint.read(folder / "runs" / "quick")
-
-
-def job(folder, index, **changes) -> str:
-    """32 steps on two ranks, evaluated after 11, 21 and 32, saved every 5 or 6."""
-    how = {"train__epochs": 3.05, "data__val": "val", "checkpoint": {"every": 0.5}}
-    return write_config(folder, index, **how | changes)
 
 
 def goes_on_as_if_nothing_had_been(config, run, undisturbed) -> None:
     finish(2, config)
-    assert same_bits(checkpoint.read(run)["model"], undisturbed["model"])
+    assert same_bits(checkpoint.read(run)["model"], undisturbed("ddp", 2)["model"])
     rows = read_rows(run / "metrics.jsonl")
     assert [row["step"] for row in rows if row["split"] == "train"] == list(range(1, STEPS + 1))
     watched = {row["step"]: row["top1"] for row in rows if row["split"] == "val"}
@@ -50,7 +47,7 @@ def stopped_with_75(process, told: str, ranks: int = 2) -> None:
 
 def test_a_signal_leads_to_a_checkpoint_at_the_next_step(small_index, tmp_path, undisturbed):
     """torchrun hands it on to all ranks."""
-    config, run = job(tmp_path, small_index), tmp_path / "runs" / "quick"
+    config, run = long_job(tmp_path, small_index), tmp_path / "runs" / "quick"
     process = start(2, config, options=SIGNALS)
     wait_until(process, lambda: steps_done(run) >= 7)
     os.kill(process.pid, signal.SIGUSR1)
@@ -76,7 +73,7 @@ save of step 6, agreed before."""
 @pytest.mark.timeout(1800)
 def test_asked_at_any_place_it_loses_nothing(small_index, tmp_path, undisturbed):
     """One run, stopped at one place after the other. An evaluation that was cut short is made up for."""
-    config, run = job(tmp_path, small_index), tmp_path / "runs" / "quick"
+    config, run = long_job(tmp_path, small_index), tmp_path / "runs" / "quick"
     for place, saved in PLACES.items():
         process = torchrun(2, str(ROOT / "tests" / "interrupted_job.py"), place, config)
         _, told = process.communicate(timeout=900)
@@ -106,9 +103,9 @@ def test_asked_at_any_place_it_loses_nothing(small_index, tmp_path, undisturbed)
 
 @pytest.mark.slow
 def test_the_time_limit_is_kept_by_itself(small_index, tmp_path):
-    """A minute from the command: at whatever step that is."""
-    config, run = job(tmp_path, small_index), tmp_path / "runs" / "long"
-    limits = ("train.time_limit=1.1", "train.time_margin=0.1")
+    """Some forty seconds from the command: at whatever step that is."""
+    config, run = long_job(tmp_path, small_index), tmp_path / "runs" / "long"
+    limits = ("train.time_limit=0.8", "train.time_margin=0.1")
     process = start(2, config, "train.epochs=2000", "name=long", *limits)
     _, told = process.communicate(timeout=900)
     stopped_with_75(process, told)

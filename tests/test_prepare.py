@@ -133,8 +133,17 @@ def many(tmp_path_factory) -> Path:
     return root
 
 
+PREPARE = """
+from launch.prepare import main
+from pipeline.data.prepare import chunks
+chunks.UNPACKED_CHUNK = 50
+main()
+"""
+"""launch.prepare, but results are kept after every 50 pictures that are not packed either, not after 4096."""
+
+
 def prepare(root: Path, out: Path, *words: str) -> subprocess.Popen:
-    words = ("-m", "launch.prepare", "imagefolder", "--root", str(root), "--out", str(out), *words)
+    words = ("-c", PREPARE, "imagefolder", "--root", str(root), "--out", str(out), *words)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *words], env=environment, **pipes)
@@ -152,26 +161,22 @@ def test_killed_anywhere_the_same_command_goes_on_and_ends_in_the_same_bytes(man
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     out, errors = prepare(many, straight, *words).communicate(timeout=900)
     assert "597 of 600 pictures, 2 classes (train 497, val 100)" in out, errors
-    partial, kept = tmp_path / "killed.partial", 0
-    if "--pack" in words:
-        process = prepare(many, killed, *words)
-        while len(list(partial.glob("*.rows"))) < 3 and process.poll() is None:
-            time.sleep(0.002)
-        process.kill()
-        process.communicate()
-        kept = len(list(partial.glob("*.rows")))
-        assert 3 <= kept < 12
-        assert not killed.exists()
-        finished = {rows.stem for rows in partial.glob("*.rows")}
-        shards = {file.name: file.stat().st_mtime_ns for file in partial.iterdir() if file.stem in finished}
+    partial = tmp_path / "killed.partial"
+    process = prepare(many, killed, *words)
+    while len(list(partial.glob("*.rows"))) < 3 and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    finished = {rows.stem for rows in partial.glob("*.rows")}
+    assert 3 <= len(finished) < 12
+    assert not killed.exists()
+    shards = {file.name: file.stat().st_mtime_ns for file in partial.iterdir() if file.stem in finished}
     out, errors = prepare(many, killed, *words).communicate(timeout=900)
     assert "597 of 600" in out, errors
     assert contents(straight) == contents(killed)
-    if kept:  # finished shards were not written again
-        now = {file.name: file.stat().st_mtime_ns for file in killed.iterdir()}
-        assert {
-            name: when for name, when in shards.items() if not name.endswith(".rows")
-        }.items() <= now.items()
+    # Finished shards were not written again.
+    now = {file.name: file.stat().st_mtime_ns for file in killed.iterdir()}
+    assert {name: when for name, when in shards.items() if not name.endswith(".rows")}.items() <= now.items()
     assert not partial.exists()
 
 

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, config_tree, quick_config
+from jobs import wait_until
 
 from launch.study import main
 from pipeline.claim import claim
@@ -266,9 +266,8 @@ def test_killed_the_same_command_goes_on(small_index, tmp_path, done):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     running = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
     second = tmp_path / "small" / "plain14-seed0" / "metrics.jsonl"
-    end = time.monotonic() + 120
-    while not second.exists() and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_until(running, second.exists)
+    assert second.exists(), "it ended before its second run had begun"
     running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL, "it was still working"
     assert not (tmp_path / "small" / "study.md").exists()

@@ -96,9 +96,11 @@ def test_a_mistake_of_one_rank_alone_is_told(tmp_path):
     process = start(
         tmp_path,
         """
+import launch
 from launch import door, preemptible
 from pipeline.config import UserError
 from pipeline.train.ranks import join
+launch.PATIENCE = 3
 with door(), preemptible(), join("cpu") as ranks:
     if ranks.rank == 1:
         raise UserError("data.index: not on this node")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import command, config_tree, door, quick_config, torchrun
+from conftest import config_tree, door, quick_config, torchrun
 from hypothesis import given
 from hypothesis import strategies as st
 from jobs import back_to_the_first
@@ -48,7 +48,7 @@ def equal(a: dict, b: dict) -> bool:
 def test_a_run_learns_and_leaves_its_folder(small_index, tmp_path):
     changes = {"train__epochs": 6.0, "data__val": "val", "data__test": "test", "monitor__samples": 9}
     config = quick_config(small_index, tmp_path, **changes)
-    assert command("launch.train", write_config(tmp_path / "c.yaml", config.model_dump())).returncode == 0
+    assert door("launch.train", write_config(tmp_path / "c.yaml", config.model_dump())).returncode == 0
     run = tmp_path / "quick"
     rows = read_rows(run / "metrics.jsonl")
     trained = [row for row in rows if row["split"] == "train"]

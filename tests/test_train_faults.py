@@ -2,15 +2,23 @@
 
 import math
 import os
-import signal
-import time
+import subprocess
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import torchrun
-from jobs import back_to_the_first, damage, kill_all_at, photographs, same_bits, steps_done, workers
+from jobs import (
+    back_to_the_first,
+    damage,
+    kill_all_at,
+    photographs,
+    same_bits,
+    steps_done,
+    wait_until,
+    workers,
+)
 
 from pipeline.config import TrainConfig, load
 from pipeline.monitor.metrics import read_rows
@@ -18,6 +26,8 @@ from pipeline.train import checkpoint
 from pipeline.train.engine import base
 from pipeline.train.ranks import join
 from pipeline.train.run import run as train
+
+BAD = (17, 90)
 
 
 @pytest.fixture
@@ -33,9 +43,16 @@ def run(job: Path, ranks: int = 2) -> str:
     return errors
 
 
-def test_bad_files_are_counted_and_named_and_the_job_goes_on(job):
-    damage(job, 17, 90)
-    errors = run(job)
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> tuple[Path, str]:
+    """A job with two bad files, done without a stop, and what it said; tests read it only."""
+    job = photographs(tmp_path_factory.mktemp("straight"))
+    damage(job, *BAD)
+    return job, run(job)
+
+
+def test_bad_files_are_counted_and_named_and_the_job_goes_on(straight):
+    job, errors = straight
     for name in ("017.jpg", "090.jpg"):
         assert f"{name}: cannot be decoded; another picture stands in for it" in errors
     assert "017.jpg: cannot be decoded; it is left out of the evaluation" in errors
@@ -55,7 +72,7 @@ def test_bad_files_are_counted_and_named_and_the_job_goes_on(job):
 
 def test_between_rows_they_are_told_with_every_evaluation_and_save(job):
     """Else those of the steps between would be lost when a run goes on after them."""
-    damage(job, 17, 90)
+    damage(job, *BAD)
     config = load(
         TrainConfig,
         job / "config.yaml",
@@ -96,10 +113,20 @@ def test_what_happened_between_a_row_and_a_stop_is_in_the_next_row(job, monkeypa
     assert (config.folder / "faults.tsv").read_text() == lines
 
 
+def children(pids: list[int]) -> list[str]:
+    """Of all their threads; /proc/PID/task/PID/children lists only what the main one has forked."""
+    found = subprocess.run(["pgrep", "-P", ",".join(map(str, pids))], capture_output=True, text=True)
+    return found.stdout.split()
+
+
 def test_too_many_files_going_bad_in_a_run_stop_it_with_the_list(job):
-    process = torchrun(2, "-m", "launch.train", str(job / "config.yaml"))
-    while steps_done(job / "runs" / "quick") < 2 and process.poll() is None:
-        time.sleep(0.005)
+    """And whatever reads for a rank is part of it: SIGKILL gives nobody a chance to tidy up."""
+    process = torchrun(2, "-m", "launch.train", str(job / "config.yaml"), "train.epochs=12")
+    wait_until(process, lambda: steps_done(job / "runs" / "quick") >= 2)
+    ranks = workers(process.pid)
+    assert children([process.pid]), "who has some is known to have them"
+    assert len(ranks) == 2, "both read"
+    assert children(ranks) == []
     damage(job, *range(0, 120, 2))
     _, errors = process.communicate(timeout=900)
     assert process.returncode != 0
@@ -112,33 +139,15 @@ def test_too_many_files_going_bad_in_a_run_stop_it_with_the_list(job):
 
 
 @pytest.mark.slow
-def test_killed_with_bad_files_it_ends_in_the_same_bits_and_leaves_nothing_behind(job):
-    damage(job, 3, 58)
-    straight = job / "straight.yaml"
-    straight.write_text((job / "config.yaml").read_text().replace("name: quick", "name: straight"))
-    process = torchrun(2, "-m", "launch.train", str(straight))
-    _, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors
+def test_killed_with_bad_files_it_ends_in_the_same_bits_and_leaves_nothing_behind(job, straight):
+    damage(job, *BAD)
     shared = set(os.listdir("/dev/shm"))
     kill_all_at(7, 2, str(job / "config.yaml"), job / "runs" / "quick")
     assert set(os.listdir("/dev/shm")) <= shared
     run(job)
-    ended, expected = (checkpoint.read(job / "runs" / name) for name in ("quick", "straight"))
+    runs = [folder / "runs" / "quick" for folder in (job, straight[0])]
+    ended, expected = map(checkpoint.read, runs)
     assert same_bits(ended["model"], expected["model"])
-    rows = {name: read_rows(job / "runs" / name / "metrics.jsonl") for name in ("quick", "straight")}
-    counts = {name: [row["faults"] for row in rows[name]] for name in rows}
-    assert counts["quick"] == counts["straight"]
-    assert sum(counts["quick"]) >= 6
-
-
-def test_no_process_outlives_a_killed_rank(job):
-    """SIGKILL gives nobody a chance to tidy up: whatever reads for a rank must be part of it."""
-    process = torchrun(1, "-m", "launch.train", str(job / "config.yaml"))
-    while steps_done(job / "runs" / "quick") < 2 and process.poll() is None:
-        time.sleep(0.01)
-    (rank,) = workers(process.pid)
-    below = [int(pid) for pid in Path(f"/proc/{rank}/task/{rank}/children").read_text().split()]
-    os.kill(process.pid, signal.SIGKILL)
-    os.kill(rank, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert below == []
+    counts, wanted = ([row["faults"] for row in read_rows(each / "metrics.jsonl")] for each in runs)
+    assert counts == wanted
+    assert sum(counts) >= 6

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import ClassVar
 import pytest
 import torch
 from conftest import torchrun
-from jobs import finish, same_bits, start, steps_done, wait_until, workers, write_config
+from jobs import STEPS, long_job, same_bits, start, steps_done, wait_until, workers
 
 from pipeline.config import Loading, Pictures
 from pipeline.data.batches import Batch
@@ -27,31 +28,6 @@ from pipeline.train.watchdog import Beat, blame
 
 RESTART = ("--max-restarts", "1", "--shutdown-timeout", "3")
 """torchrun gives a stopped process 30 s to end by itself unless told otherwise."""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(small_index, tmp_path):
-    """What comes back ends in the bits of a run that nobody stopped."""
-    config, runs = write_config(tmp_path, small_index, train__epochs=3.05), tmp_path / "runs"
-    finish(2, config, "name=straight")
-    # Long enough for a first pass on a busy machine: a slow rank is no stuck one.
-    process = start(2, config, "train.hang_timeout=30", options=RESTART)
-    wait_until(process, lambda: steps_done(runs / "quick") >= 9)
-    victim = workers(process.pid)[1]
-    os.kill(victim, signal.SIGSTOP)
-    stopped = time.monotonic()
-    _, told = process.communicate(timeout=900)
-    assert process.returncode == 0, told
-    (message,) = re.findall(r"error: no progress for 30 s .*", told)
-    assert f"rank 1 ({os.uname().nodename}, process {victim}), last seen in step " in message
-    assert "its process stands still" in message
-    assert "rank 0" not in message
-    assert time.monotonic() - stopped < 400, "not what gloo or torchrun would have waited"
-    assert [row["step"] for row in read_rows(runs / "quick" / "metrics.jsonl")] == list(range(1, 33))
-    ended, expected = (checkpoint.read(runs / name) for name in ("quick", "straight"))
-    assert ended["step"] == 32
-    assert same_bits(ended["model"], expected["model"])
 
 
 TRANSFER = """
@@ -91,15 +67,52 @@ with join("cpu", hang_timeout=30) as ranks:
 """
 
 
+@pytest.fixture(scope="module")
+def transfer(small_index, tmp_path_factory) -> Iterator[subprocess.Popen]:
+    """It mostly waits: started before this module's first job, it does so beside it."""
+    folder = tmp_path_factory.mktemp("transfer")
+    (folder / "transfer.py").write_text(TRANSFER)
+    words = (str(folder / "transfer.py"), str(small_index), str(folder / "features"))
+    process = torchrun(2, *words, options=("--shutdown-timeout", "3"))
+    yield process
+    if process.poll() is None:  # nobody asked for its end
+        process.terminate()
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("transfer")
+def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(
+    small_index, tmp_path, undisturbed
+):
+    """What comes back ends in the bits of a run that nobody stopped."""
+    config, run = long_job(tmp_path, small_index), tmp_path / "runs" / "quick"
+    # Long enough for a first pass on a busy machine: a slow rank is no stuck one.
+    process = start(2, config, "train.hang_timeout=30", options=RESTART)
+    wait_until(process, lambda: steps_done(run) >= 9)
+    victim = workers(process.pid)[1]
+    os.kill(victim, signal.SIGSTOP)
+    stopped = time.monotonic()
+    _, told = process.communicate(timeout=900)
+    assert process.returncode == 0, told
+    (message,) = re.findall(r"error: no progress for 30 s .*", told)
+    assert f"rank 1 ({os.uname().nodename}, process {victim}), last seen in step " in message
+    assert "its process stands still" in message
+    assert "rank 0" not in message
+    assert time.monotonic() - stopped < 400, "not what gloo or torchrun would have waited"
+    rows = [row for row in read_rows(run / "metrics.jsonl") if row["split"] == "train"]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    ended = checkpoint.read(run)
+    assert ended["step"] == STEPS
+    assert same_bits(ended["model"], undisturbed("ddp", 2)["model"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_transfer_waits_for_a_long_fit_and_not_for_a_rank_that_stands_still(small_index, tmp_path):
-    script = tmp_path / "transfer.py"
-    script.write_text(TRANSFER)
-    words = (str(script), str(small_index), str(tmp_path / "features"))
-    process = torchrun(2, *words, options=("--shutdown-timeout", "3"))
-    said, told = process.communicate(timeout=600)
-    assert process.returncode == 1, told
+def test_a_transfer_waits_for_a_long_fit_and_not_for_a_rank_that_stands_still(transfer):
+    said, told = transfer.communicate(timeout=600)
+    assert transfer.returncode == 1, told
     assert said.count("fitted") == 2, "both waited 65 s and not 30"
     (message,) = re.findall(r"error: no progress for 30 s .*", told)
     assert re.search(

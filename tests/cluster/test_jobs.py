@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, config_tree, torchrun
+from conftest import ROOT, config_tree, door, torchrun
 from jobs import damage, ended, photographs, same_bits, steps_done
 
 from pipeline.cluster.restarts import saved_step
@@ -52,8 +52,20 @@ def config(place: Path, index: Path, **changes) -> str:
 
 def submit(cluster, place: Path, *words: str) -> dict[str, str]:
     """``launch.submit`` with these words; the jobs' ids by what they do."""
-    told = cluster.run(sys.executable, "-m", "launch.submit", *words, cwd=place, timeout=PATIENCE).stdout
-    return dict(re.findall(r"^(\w+): job (\d+)$", told, re.MULTILINE))
+    return dict(re.findall(r"^(\w+): job (\d+)$", answer(cluster, place, *words), re.MULTILINE))
+
+
+def answer(cluster, place: Path, *words: str) -> str:
+    """What ``launch.submit`` says; this process is a client of the cluster for so long."""
+    with pytest.MonkeyPatch.context() as client:
+        client.chdir(place)
+        for name in os.environ.keys() - cluster.environment.keys():
+            client.delenv(name)
+        for name, value in cluster.environment.items():
+            client.setenv(name, value)
+        done = door("launch.submit", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def reaches(cluster, job: str, run: Path, step: int, restarts: int = 0) -> None:
@@ -177,10 +189,10 @@ def test_a_chain_trains_transfers_and_reports_and_ends_where_it_fails(cluster, p
     run = place / "runs" / "quick"
     assert sorted(file.name for file in run.glob("transfer/*.json")) == ["first.json", "second.json"]
     assert "second" in (run / "report.html").read_text()
-    told = cluster.run(sys.executable, "-m", "launch.submit", "status", "runs/quick", cwd=place).stdout
-    assert "step 11 of 11" in told
-    assert "transferred: first, second" in told
-    assert f"the last was {jobs['report']} (report)" in told
+    status = answer(cluster, place, "status", "runs/quick")
+    assert "step 11 of 11" in status
+    assert "transferred: first, second" in status
+    assert f"the last was {jobs['report']} (report)" in status
 
     jobs = submit(cluster, place, *words, "name=failing")
     copied.rename(place / "gone")  # after the checks, before the job reads it
