@@ -256,6 +256,30 @@ def test_one_width_for_all_layers():
         build("plain8", 5, conv_std=0)
 
 
+def shipped_study(index, runs, **changes):
+    """The shipped study of gradients on small pictures; its config file too."""
+    tree = yaml.safe_load((ROOT / "configs/study/gradients.yaml").read_text()) | {"runs": str(runs)}
+    quick = config_tree(index, runs, model__width=0.25, train__epochs=0.19)
+    tree["run"] = {key: value for key, value in quick.items() if key not in ("name", "runs")}
+    tree |= changes
+    file = runs / "gradients.yaml"
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+    study = load(GradientStudyConfig, file)
+    return study, study.trainings(str(file))
+
+
+def test_a_look_may_take_longer_than_a_rank_may_stand_still(small_index, tmp_path):
+    nets = {"resnet8": {"model.name": "resnet8"}}
+    few = LOOKS.model_dump() | {"iterations": 1, "probes": 1}
+    study, configs = shipped_study(
+        small_index, tmp_path, members=nets, untrained=["resnet8"], seeds=[0], look=few
+    )
+    with join("cpu", hang_timeout=900) as ranks:
+        train_and_look(study, Members(configs, ranks))
+        phase = ranks.watchdog._mine
+    assert (phase.phase, phase.long) == ("looking", True)
+
+
 @pytest.fixture(scope="module")
 def done(small_index, tmp_path_factory):
     """The shipped study of small pictures, one seed, by its own door."""
