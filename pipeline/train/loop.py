@@ -126,7 +126,7 @@ class _Course:
             for done in range(start + 1, plan.steps + 1):
                 self._advance(done, batches, meter, bad)
                 self._boundary(done, meter)
-                if plan.evaluates(done):
+                if plan.evaluates(done) or plan.saves(done):
                     meter.restart(done)
                 profiler.step(done)
         self._written()
