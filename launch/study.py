@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         # Torch and DALI take seconds to import: a mistake in the config is told before.
         from pipeline.study.precompute import check
         from pipeline.study.run import dry_run, measure, run
-        from pipeline.train.ranks import join
+        from pipeline.train.ranks import A_DAY, join
 
         if words.dry_run:
             if measured:
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
             print(dump(config) if measured else dry_run(words.study, config, trainings))
             return
         train = next((each.train for each in trainings.values()), None)
-        with join(*((train.device, train.hang_timeout) if train else ())) as ranks:
+        with join(*((train.device, train.hang_timeout) if train else ()), longest=A_DAY) as ranks:
             out = (
                 measure(config, ranks, command)
                 if measured

@@ -12,9 +12,6 @@ torchvision or timm (.pth, .safetensors). The same command again continues. With
 jobs share the datasets.
 """
 
-A_DAY = 86400.0
-"""Seconds. A fit that all ranks wait for may take as long as the first rank lives; who hangs ends sooner."""
-
 
 def main(argv: list[str] | None = None) -> None:
     parser = parser_of("launch.transfer", __doc__, EXAMPLE)
@@ -26,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
         config = load(TransferConfig, words.config, words.overrides)
         # Torch and DALI take seconds to import: a mistake in the config is told before.
         from pipeline.report import print_table
-        from pipeline.train.ranks import join
+        from pipeline.train.ranks import A_DAY, join
         from pipeline.transfer.run import run
 
         with join(config.finetuned.train.device, config.hang_timeout, longest=A_DAY) as ranks:

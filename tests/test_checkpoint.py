@@ -7,7 +7,9 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from pipeline.config import Checkpoint, UserError
 from pipeline.data.index import open_index
 from pipeline.monitor.metrics import read_rows
-from pipeline.train import Job, checkpoint, fit
+from pipeline.train import Job, checkpoint, fit, meter
 from pipeline.train.ranks import join
 from pipeline.train.writer import Writer
 
@@ -291,6 +293,26 @@ def test_a_saved_state_is_of_its_step_though_training_goes_on(small_index, tmp_p
         for key in ("model", "ema"):
             assert all(torch.equal(first[key][name], second[key][name]) for name in first[key])
         assert any(not torch.equal(first["model"][name], first["ema"][name]) for name in first["ema"])
+
+
+def test_a_slow_save_is_not_time_of_the_steps_after_it(small_index, tmp_path, monkeypatch):
+    """Each save takes a thousand seconds, by the clock that the meter reads."""
+    late, save = [0.0], checkpoint.save
+
+    def slow(*words) -> Path:
+        late[0] += 1000
+        return save(*words)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    monkeypatch.setattr(meter, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late[0]))
+    how = {"every": 0.2, "background": False}
+    config = quick_config(small_index, tmp_path, checkpoint=how, monitor__log_every=1, train__epochs=0.6)
+    with join("cpu") as ranks:
+        fit(Job(config, ranks, open_index(small_index).split("train")))
+    rows = read_rows(config.folder / "metrics.jsonl")
+    assert len(rows) == 7
+    assert late[0] == 3000
+    assert max(config.train.batch / row["images_per_s"] for row in rows) < 500
 
 
 def test_a_run_goes_on_from_the_one_before_a_damaged_newest(small_index, tmp_path):

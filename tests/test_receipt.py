@@ -92,7 +92,7 @@ def test_a_report_of_two_runs_says_whether_they_saw_the_same(tmp_path, changed, 
         (tmp_path / name).mkdir()
         rows = [
             {"time": step, "step": step, "epoch": step / 100, "split": "train", "loss": 1.0, "top1": 0.5}
-            | ({"pictures": numbers[step]} if numbers else {})
+            | ({"receipt": numbers[step]} if numbers else {})
             for step in (numbers or kept)
         ]
         (tmp_path / name / "config.yaml").write_text(f"name: {name}\n")

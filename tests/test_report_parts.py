@@ -17,12 +17,13 @@ from rich.console import Console
 
 from pipeline.config import UserError
 from pipeline.figures.style import PNG_LIMIT, spread
+from pipeline.monitor.history import busy
 from pipeline.report import load, print_table, table
 from pipeline.report.inputs import MODES, Run
 from pipeline.report.page import html, markdown
 from pipeline.report.pictures import COLUMNS, GAP, TILE, confusions, sheet
 from pipeline.report.plots import MOST_POINTS, smoothed, thinned
-from pipeline.report.summary import duration, headline, notes, tiles
+from pipeline.report.summary import duration, facts, headline, notes, tiles
 from pipeline.report.tables import markdown as escape
 
 
@@ -208,6 +209,15 @@ def test_the_moving_average_has_a_figure_of_its_own(run):
 
 def test_duration():
     assert [duration(s) for s in (47.6, 725, 12_000)] == ["48 s", "12 min 05 s", "3 h 20 min"]
+
+
+def test_time_between_jobs_is_no_time_of_the_run(run):
+    """100 steps of 64 pictures at 900 a second, stopped for two days after the half."""
+    late = [row | {"time": row["time"] + 2 * 86400 * (row["step"] > 50)} for row in run.rows]
+    told = facts(replace(run, rows=late))
+    assert "5 epochs, steps took 7 s" in told
+    fewer = [*late[::2], {"split": "train", "samples": None}]
+    assert busy(replace(run, rows=fewer)) == pytest.approx(7.1, rel=0.05)
 
 
 def test_waiting_and_replaced_pictures_are_told(run):

@@ -1,6 +1,7 @@
 """Where a run stands, as its folder tells it; what SLURM says of its jobs is in tests/cluster."""
 
 import json
+import os
 import time
 
 import yaml
@@ -19,3 +20,16 @@ def test_a_run_that_diverges_is_told_like_any_other(small_index, tmp_path):
         (line, *_) = status(run)
         assert line.startswith(f"{run}: step 10 of "), line
         assert f"{words}, 1,234 pictures/s, " in line
+
+
+def test_a_save_that_failed_does_not_make_the_one_before_younger(tmp_path):
+    folder = tmp_path / "quick" / "checkpoints"
+    folder.mkdir(parents=True)
+    for step, hours in ((9, 3), (10, 2)):
+        file = folder / f"step_{step:08d}.pt"
+        file.touch()
+        os.utime(file, (time.time() - 3600 * hours,) * 2)
+    partial = folder / "step_00000011.partial"
+    partial.touch()
+    partial.unlink()
+    assert status(tmp_path / "quick") == [f"{tmp_path / 'quick'}: saved: step 10, 2 hours ago"]

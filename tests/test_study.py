@@ -336,15 +336,58 @@ def test_a_page_of_vgg(small_index, tmp_path):
     study = load(StudyConfig, path)
     configs = study.trainings(path)
     vgg.check(study, configs)
-    for (member, seed), config in configs.items():
-        wrong = {"vgg11": 0.5, "vgg16": 0.3, "vgg19": 0.4}.get(member, 0.2) + 0.001 * seed
-        row = {"step": 1, "epoch": 1.0, "loss": 1.0, "top1": 1 - wrong, "images_per_s": 50.0, "samples": 100}
-        config.folder.mkdir(parents=True)
-        (config.folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump()))
-        rows = [json.dumps(row | {"split": split}) + "\n" for split in ("train", "val")]
-        (config.folder / "metrics.jsonl").write_text("".join(rows))
+    make_runs(configs, {"vgg11": 0.5, "vgg16": 0.3, "vgg19": 0.4})
     page = vgg.page(Trained(study, configs))
     assert [each.agrees for each in page.verdicts][:2] == [AGREES, AGREES]
     assert "by 20.0 [20.0, 20.0] points" in markdown(page)
     assert "| vgg11 | 50.0" in markdown(page)
     assert "A: 29.6" in markdown(page)
+
+
+def make_runs(configs: dict, wrong: dict[str, float]) -> None:
+    """Finished runs as training writes them; of those that are not named a fifth is wrong."""
+    for (member, seed), config in configs.items():
+        top1 = 1 - wrong.get(member, 0.2) - 0.001 * seed
+        row = {"step": 1, "epoch": 1.0, "loss": 1.0, "top1": top1, "images_per_s": 50.0, "samples": 100}
+        config.folder.mkdir(parents=True, exist_ok=True)
+        (config.folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump()))
+        rows = [json.dumps(row | {"split": split}) + "\n" for split in ("train", "val")]
+        (config.folder / "metrics.jsonl").write_text("".join(rows))
+
+
+def depth_page(index, folder, plain: dict[int, float], resnet: dict[int, float]) -> list[Verdict]:
+    """Of made runs of these depths and shares of wrong answers."""
+    from pipeline.study import depth
+    from pipeline.study.trained import Trained
+
+    wrong = {f"plain{each}": share for each, share in plain.items()}
+    wrong |= {f"resnet{each}": share for each, share in resnet.items()}
+    path = written(
+        folder, study_tree(index, folder) | {"members": {net: {"model.name": net} for net in wrong}}
+    )
+    study = load(StudyConfig, path)
+    configs = study.trainings(path)
+    make_runs(configs, wrong)
+    return depth.page(Trained(study, configs)).verdicts
+
+
+def test_many_depths_are_compared_by_the_papers_pair(small_index, tmp_path):
+    plain = {8: 0.5, 20: 0.3, 32: 0.25, 56: 0.4, 110: 0.6}
+    found = depth_page(small_index, tmp_path, plain, {8: 0.5, 20: 0.2, 56: 0.1, 110: 0.3})
+    claims = {each.claim: each for each in found}
+    assert (
+        claims["Plain nets: 56 layers have a higher test error than 20"].source == "He et al. 2015, figure 1"
+    )
+    lower = claims["Residual nets: 56 layers have a lower test error than 20"]
+    assert (lower.source, lower.agrees) == ("He et al. 2015, figure 6 and table 6", AGREES)
+    degrade = claims["Plain nets from 8 to 110 layers: deeper is better, until they degrade"]
+    assert degrade.agrees == AGREES
+    assert "(32 layers) lower than with 8 by 25.0 [25.0, 25.0] points, than with 110 by 35.0" in degrade.found
+    assert len(found) == 6
+
+
+def test_plain_nets_that_never_degrade_are_told_so_and_other_pairs_cite_no_figure(small_index, tmp_path):
+    found = depth_page(small_index, tmp_path, {8: 0.5, 14: 0.4, 110: 0.3}, {8: 0.5, 14: 0.4})
+    assert found[0].claim == "Plain nets: 110 layers have a higher training error than 8"
+    assert {each.source for each in found[:4]} == {"He et al. 2015, section 4.2"}
+    assert (found[4].source, found[4].agrees) == ("He et al. 2015, section 1", DIFFERS)

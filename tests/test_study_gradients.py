@@ -11,13 +11,17 @@ from torch import nn
 
 from launch.study import main
 from pipeline.config import GradientStudyConfig, Looks, UserError, load
+from pipeline.files import write_whole
 from pipeline.models import build
 from pipeline.study.chain import Chain, before_relu, by_batch, by_fixed
+from pipeline.study.gradients import Looked, verdicts
 from pipeline.study.jacobian import Linear, eigenvalues
-from pipeline.study.looking import train_and_look
+from pipeline.study.looking import file_of, train_and_look
 from pipeline.study.looks import Seen, backward, jacobians, look, redraw, shattering, spectrum
 from pipeline.study.members import Members
 from pipeline.study.noise import agreement, along_line, autocorrelation, gradients, signal_to_noise
+from pipeline.study.seeds import AGREES, DIFFERS
+from pipeline.study.trained import Trained
 from pipeline.train.ranks import join
 
 LOOKS = Looks(at=[0], pictures=6, batches=3, linear=2, points=3, iterations=40, probes=100, lines=2, places=8)
@@ -254,6 +258,53 @@ def test_one_width_for_all_layers():
     assert float(weights.std()) == pytest.approx(0.1, rel=0.05)
     with pytest.raises(UserError, match=r"conv_std=0: must be above 0"):
         build("plain8", 5, conv_std=0)
+
+
+def shipped_study(index, runs, **changes):
+    """The shipped study of gradients on small pictures; its config file too."""
+    tree = yaml.safe_load((ROOT / "configs/study/gradients.yaml").read_text()) | {"runs": str(runs)}
+    quick = config_tree(index, runs, model__width=0.25, train__epochs=0.19)
+    tree["run"] = {key: value for key, value in quick.items() if key not in ("name", "runs")}
+    tree |= changes
+    file = runs / "gradients.yaml"
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+    study = load(GradientStudyConfig, file)
+    return study, study.trainings(str(file))
+
+
+def test_where_shortcuts_do_not_keep_a_gradients_size_the_page_says_so(small_index, tmp_path):
+    """Looks that say what the shipped study found: without batch norm, drawn by He et al., they explode."""
+    study, configs = shipped_study(small_index, tmp_path)
+    falls = {
+        "plain56-bare": -1.5,
+        "resnet56-bare": 3.9,
+        "plain56-bare-gauss": -13.0,
+        "resnet56-bare-gauss": 0.8,
+    }
+    for (member, seed), config in configs.items():
+        found = {"norms": [10 ** (falls.get(member, 0.5) + 0.01 * seed), 1.0], "eigenvalues": [[1.0, 0.0]]}
+        found |= {"cosine": [0.1, 0.2, 0.3, 0.4], "autocorrelation": [1.0, 0.5], "redrawn": 0.5}
+        for step in study.look.at:
+            write_whole(file_of(config, step), json.dumps({"settings": {}, "found": found}).encode())
+    told = {each.claim: each for each in verdicts(Looked(Trained(study, configs)))}
+    kept = "Shortcuts keep the gradient's size, without batch norm and drawn "
+    assert told[f"{kept}with one width"].agrees == AGREES
+    by_he = told[f"{kept}by He et al."]
+    assert by_he.agrees == DIFFERS
+    assert by_he.found.startswith("over 56 layers with shortcuts: +3.9 [")
+    assert "without: −1.5 [" in by_he.found
+
+
+def test_a_look_may_take_longer_than_a_rank_may_stand_still(small_index, tmp_path):
+    nets = {"resnet8": {"model.name": "resnet8"}}
+    few = LOOKS.model_dump() | {"iterations": 1, "probes": 1}
+    study, configs = shipped_study(
+        small_index, tmp_path, members=nets, untrained=["resnet8"], seeds=[0], look=few
+    )
+    with join("cpu", hang_timeout=900) as ranks:
+        train_and_look(study, Members(configs, ranks))
+        phase = ranks.watchdog._mine
+    assert (phase.phase, phase.long) == ("looking", True)
 
 
 @pytest.fixture(scope="module")

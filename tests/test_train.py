@@ -194,6 +194,49 @@ def test_a_run_started_again_from_nothing_is_evaluated_again(small_index, tmp_pa
         assert len(samples["pictures"]) == 4
 
 
+def test_a_finished_run_is_tested_again_on_other_pictures(small_index, tmp_path):
+    with join("cpu") as ranks:
+        for test, val in (("test", "val"), ("train", None), ("train", None)):
+            how = {"data__test": test, "data__val": val, "train__epochs": 0.3}
+            run(quick_config(small_index, tmp_path, **how), ranks)
+    folder, splits = tmp_path / "quick", open_index(small_index)
+    rows = [row for row in read_rows(folder / "metrics.jsonl") if row["split"] != "train"]
+    pictures = {row["split"]: row["pictures"] for row in rows}
+    assert pictures == {
+        "val": splits.split("val").fingerprint[:12],
+        "test": splits.split("train").fingerprint[:12],
+    }
+    assert len(rows) == 2
+    assert json.loads((folder / "confusion.json").read_text())["pictures"] == 250
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_validated_on_other_pictures_another_best_is_found(small_index, tmp_path, noted):
+    """The best of before cannot be beaten. Of which pictures it was is not ``noted`` in older checkpoints."""
+    how = {"train__epochs": 0.5, "checkpoint": {"every": 0.2, "keep": 9}, "monitor__eval_every": 0.2}
+    folder = tmp_path / "quick" / "checkpoints"
+    with join("cpu") as ranks:
+        run(quick_config(small_index, tmp_path, data__val="val", **how), ranks)
+        state = checkpoint.read(folder / "step_00000003.pt") | {"best": 2.0}
+        rows = read_rows(folder.parent / "metrics.jsonl")
+        if not noted:
+            del state["best_of"]
+            rows = [{key: value for key, value in row.items() if key != "pictures"} for row in rows]
+        (folder.parent / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for file in folder.iterdir():
+            file.unlink()
+        torch.save(state, folder / "step_00000003.pt")
+        run(quick_config(small_index, tmp_path, data__val="test", **how), ranks)
+    new = open_index(small_index).split("test").fingerprint[:12]
+    rows = read_rows(folder.parent / "metrics.jsonl")
+    watched = [(row["step"], row.get("pictures")) for row in rows if row["split"] == "val"]
+    assert watched == [(3, new if noted else None), (5, new), (6, new)]
+    assert (folder / "best").exists() == noted
+    last = checkpoint.read(folder.parent)
+    assert last["best_of"] == new
+    assert (last["best"] == 2.0) != noted
+
+
 # --- arithmetic -------------------------------------------------------------------------------------------
 
 

@@ -44,7 +44,9 @@ def _training(run: Path) -> list[str]:
     seen = {row["split"]: row for row in rows if row["split"] in ("val", "test")}
     lines += [f"{split} top-1 {row['top1']:.1%} at step {row['step']:,}" for split, row in seen.items()]
     if step := saved_step(run):
-        lines.append(f"saved: step {step:,}, {_ago((run / 'checkpoints').stat().st_mtime)}")
+        # The file's time, not the folder's: a save that fails leaves its mark there too.
+        saved = (run / "checkpoints" / f"step_{step:08d}.pt").stat().st_mtime
+        lines.append(f"saved: step {step:,}, {_ago(saved)}")
     return lines
 
 

@@ -16,12 +16,21 @@ class Monitor:
 
     :param step: where the run starts or continues.
     :param wandb_id: the W&B run that a checkpoint belongs to.
+    :param pictures: by split what is evaluated, for its rows; what a row says of others at ``step`` is
+        forgotten, for it stands under the name of these.
     """
 
     def __init__(
-        self, config: TrainConfig, step: int, steps: int, wandb_id: str | None = None, *, first: bool
+        self,
+        config: TrainConfig,
+        step: int,
+        steps: int,
+        wandb_id: str | None = None,
+        pictures: dict[str, str] | None = None,
+        *,
+        first: bool,
     ):
-        self.first = first
+        self.first, self._pictures = first, pictures or {}
         self._file: MetricsFile | None = None
         self._wandb = None
         self.bar = Bar(config.name, steps, "steps", show=first, done=step)
@@ -29,7 +38,7 @@ class Monitor:
             folder: Path = config.folder
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / "config.yaml", dump(config).encode())
-            self._file = MetricsFile(folder / "metrics.jsonl", step)
+            self._file = MetricsFile(folder / "metrics.jsonl", step, self._pictures)
             code = code_state()
             if step < steps:
                 keep_code(folder / "code.yaml", code, step)
@@ -56,9 +65,13 @@ class Monitor:
         return self._file.trained if self._file else 0
 
     def write(self, row: dict) -> None:
-        """One row: at least step, epoch and split; the time is added here. Evaluations are told in a line."""
+        """One row: at least step, epoch and split; the time is added here, and of which pictures it is.
+        Evaluations are told in a line.
+        """
         if self.first:
             row = {"time": time.time(), **row}
+            if row["split"] in self._pictures:
+                row["pictures"] = self._pictures[row["split"]]
             self._file.write(row)
             if self._wandb:
                 self._wandb.write(row)

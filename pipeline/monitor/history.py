@@ -58,6 +58,20 @@ def read_history(path: Path) -> History:
     return History(path, read_config(path / "config.yaml"), rows, unreadable)
 
 
+def busy(run: History) -> float:
+    """Seconds that the run's steps took, by its rows: no evaluation or save, no start, no time between jobs.
+
+    A row's rate may be of a part of its steps, the last; the others are taken to have been as fast.
+    """
+    rows = [row for row in run.rows if row.get("split") == "train"]
+    pairs = [(row.get("samples"), row.get("images_per_s")) for row in rows]
+    pairs = [pair for pair in pairs if all(map(is_number, pair)) and pair[1] > 0]
+    if not pairs:
+        return 0.0
+    samples, rates = np.array(pairs, np.float64).T
+    return float((np.diff(samples, prepend=0) / rates).sum())
+
+
 def is_number(value: Any) -> bool:
     """A finite one."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

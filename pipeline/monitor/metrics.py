@@ -11,11 +11,12 @@ class MetricsFile:
 
     :param path: of ``metrics.jsonl``.
     :param step: the checkpoint's step; rows beyond it belong to work that was lost with the process.
+    :param pictures: by split of what is evaluated now; a row of ``step`` that says others is forgotten too.
     """
 
-    def __init__(self, path: Path, step: int):
+    def __init__(self, path: Path, step: int, pictures: dict[str, str] | None = None):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = _keep_until(path, step) if path.exists() else []
+        kept = _keep_until(path, step, pictures or {}) if path.exists() else []
         # Of training there may be a million.
         self.known = {(row["step"], row["split"]): row for row in kept if row["split"] != "train"}
         self.trained = max((row["step"] for row in kept if row["split"] == "train"), default=0)
@@ -45,8 +46,12 @@ def told_loss(row: dict) -> str:
     return "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
 
 
-def _keep_until(path: Path, step: int) -> list[dict]:
-    kept = [row for row in read_rows(path) if row["step"] <= step]
+def _keep_until(path: Path, step: int, pictures: dict[str, str]) -> list[dict]:
+    def stale(row: dict) -> bool:
+        now = pictures.get(row["split"])
+        return row["step"] == step and None not in (now, row.get("pictures")) and row["pictures"] != now
+
+    kept = [row for row in read_rows(path) if row["step"] <= step and not stale(row)]
     text = "".join(json.dumps(row) + "\n" for row in kept)
     if text != path.read_text():
         write_whole(path, text.encode())

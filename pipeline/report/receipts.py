@@ -12,7 +12,7 @@ def same_pictures(runs: list[Run]) -> list[str]:
 
 def _receipts(run: Run) -> dict[int, str]:
     rows = (row for row in run.rows if row.get("split") == "train")
-    return {row["step"]: row["pictures"] for row in rows if "pictures" in row}
+    return {row["step"]: row["receipt"] for row in rows if "receipt" in row}
 
 
 def _told(name: str, kept: dict[int, str], other: str, its: dict[int, str]) -> str | None:

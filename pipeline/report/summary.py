@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.figures.style import MODE_NAMES
-from pipeline.monitor.history import is_number
+from pipeline.monitor.history import busy, is_number
 from pipeline.report import clock, tables
 from pipeline.report.inputs import MODES, Run
 
@@ -84,11 +84,10 @@ def facts(run: Run) -> list[str]:
         else:
             short = epochs[-1] < asked - 1e-6
             out.append(f"at epoch {epochs[-1]:.3g} of {asked:g}" if short else f"{asked:g} epochs")
+        if seconds := busy(run):
+            out[-1] += f", steps took {duration(seconds)}"
     if run.times:
-        first, last = min(run.times), max(run.times)
-        if len(epochs):
-            out[-1] += f" in {duration(last - first)}"
-        out.append(datetime.fromtimestamp(last, UTC).strftime("%d %b %Y %H:%M UTC"))
+        out.append(datetime.fromtimestamp(max(run.times), UTC).strftime("%d %b %Y %H:%M UTC"))
     return out
 
 

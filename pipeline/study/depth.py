@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -9,11 +10,13 @@ from pipeline.config import StudyConfig, TrainConfig, UserError
 from pipeline.figures.style import Look, new_figure, spread, styled, title
 from pipeline.study.members import Key
 from pipeline.study.page import Page, Panel, Table, Verdict
-from pipeline.study.seeds import PERCENT, judge, over_seeds
+from pipeline.study.seeds import PERCENT, judge, judge_all, over_seeds
 from pipeline.study.trained import Trained, error_curve
 
 FAMILIES = {"plain": "Plain nets", "resnet": "Residual nets"}
 SPLITS = {"train": "training error", "val": "test error"}
+PAIR = (20, 56)
+"""Depths of figure 1."""
 PAPER = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
 """Test error of residual nets, %: He et al. 2015, table 6; no figures are printed for the plain ones."""
 
@@ -64,20 +67,37 @@ def depths(study: StudyConfig, configs: dict[Key, TrainConfig]) -> dict[str, dic
     return {family: dict(sorted(of.items())) for family, of in found.items()}
 
 
+def pair(members: dict[int, str]) -> tuple[int, int]:
+    """The depths that are compared: the paper's, where both are there, else the least and the greatest."""
+    return PAIR if set(PAIR) <= members.keys() else (min(members), max(members))
+
+
+def source(family: str, depths: tuple[int, int]) -> str:
+    """Where the paper shows just these two, else where it says so of deeper nets."""
+    if family == "plain" and depths == PAIR:
+        return "He et al. 2015, figure 1"
+    if family == "resnet" and PAPER.keys() >= set(depths):
+        return "He et al. 2015, figure 6 and table 6"
+    return "He et al. 2015, section 4.2"
+
+
 def verdicts(trained: Trained, members: dict[str, dict[int, str]]) -> list[Verdict]:
     found = []
     for family, sign, word in (("plain", 1, "higher"), ("resnet", -1, "lower")):
-        (shallow, first), *_, (deep, last) = members[family].items()
+        shallow, deep = pair(members[family])
+        first, last = members[family][shallow], members[family][deep]
         for split, name in SPLITS.items():
             gap = trained.difference(last, first, split)
             found.append(
                 Verdict(
                     f"{FAMILIES[family]}: {deep} layers have a {word} {name} than {shallow}",
-                    "He et al. 2015, figure 1" if sign > 0 else "He et al. 2015, figure 6 and table 6",
+                    source(family, (shallow, deep)),
                     f"{deep} layers minus {shallow}: {gap.told('{:+.1f}')} points",
                     judge(gap if sign > 0 else trained.difference(first, last, split)),
                 )
             )
+    if len(members["plain"]) > 2:
+        found.append(_degradation(trained, members["plain"]))
     deep = max(members["plain"].keys() & members["resnet"].keys(), default=None)
     if deep:
         gap = trained.difference(members["plain"][deep], members["resnet"][deep], "val")
@@ -90,6 +110,27 @@ def verdicts(trained: Trained, members: dict[str, dict[int, str]]) -> list[Verdi
             )
         )
     return found
+
+
+def _degradation(trained: Trained, members: dict[int, str]) -> Verdict:
+    """Whether plain nets of some depth between are better than both the shallowest and the deepest.
+
+    For each seed the depth between that is compared is the best of the other seeds: the best of its own would
+    look better than it is.
+    """
+    errors = np.array([trained.errors(member, "val") for member in members.values()])  # (depths, S)
+    between, seeds = errors[1:-1], range(errors.shape[1])
+    others = [np.delete(between, seed, axis=1) if len(seeds) > 1 else between for seed in seeds]
+    best = np.array([between[part.mean(1).argmin(), seed] for seed, part in zip(seeds, others, strict=True)])
+    shallow, deep = over_seeds(errors[0] - best), over_seeds(errors[-1] - best)
+    depths = list(members)
+    return Verdict(
+        f"Plain nets from {depths[0]} to {depths[-1]} layers: deeper is better, until they degrade",
+        "He et al. 2015, section 1",
+        f"test error of the best between ({depths[1 + between.mean(1).argmin()]} layers) lower than with "
+        f"{depths[0]} by {shallow.told()} points, than with {depths[-1]} by {deep.told()}",
+        judge_all(shallow, deep),
+    )
 
 
 def table(trained: Trained, members: dict[str, dict[int, str]]) -> Table:

@@ -133,6 +133,7 @@ def _vanishing(looked: Looked) -> list[Verdict]:
     he = gap("plain56-bare-gauss", "plain56-bare")
     kept = over_seeds(fall(looked, "plain56"))
     normed, bare = gap("plain56", "resnet56"), gap("plain56-bare-gauss", "resnet56-bare-gauss")
+    by_he = [over_seeds(fall(looked, net)).told("{:+.1f}") for net in ("plain56-bare", "resnet56-bare")]
     return [
         Verdict(
             "Drawn with one width, without batch norm, gradients vanish the more the deeper a plain net is",
@@ -151,6 +152,12 @@ def _vanishing(looked: Looked) -> list[Verdict]:
             "He et al. 2016 (arXiv:1603.05027), equation 5",
             f"over 56 layers it changes by {bare.told()} decades less than without shortcuts",
             judge(bare),
+        ),
+        Verdict(
+            "Shortcuts keep the gradient's size, without batch norm and drawn by He et al.",
+            "He et al. 2016 (arXiv:1603.05027), equation 5",
+            f"over 56 layers with shortcuts: {by_he[1]} decades; without: {by_he[0]}",
+            judge(gap("plain56-bare", "resnet56-bare")),
         ),
         Verdict(
             "With batch norm, plain gradients do not vanish, and change more than with shortcuts",

@@ -32,7 +32,7 @@ def train_and_look(study: GradientStudyConfig, members: Members) -> None:
         if trains:
             fit(job)
         for step in study.look.at if trains else [0]:
-            job.ranks.at("looking", step)
+            job.ranks.at("looking", step, long=True)
             if job.ranks.first:
                 _keep_look(study, job, step)
             job.ranks.stop_if_asked(f"after a look at {job.config.name}")

@@ -12,7 +12,7 @@ import torch
 from pipeline.config import StudyConfig, TrainConfig
 from pipeline.cores import granted_cores
 from pipeline.machine import processor
-from pipeline.monitor.history import History, read_history
+from pipeline.monitor.history import History, busy, read_history
 from pipeline.progress import clock
 from pipeline.study.members import Key
 from pipeline.study.seeds import Interval, over_seeds
@@ -92,13 +92,6 @@ def error_curve(runs: Iterable[History], split: str, bins: int = 40) -> tuple[np
         found.append([(epochs[part].mean(), 100 * (1 - top1[part].mean())) for part in parts])
     array = np.array(found)  # (S, B, 2)
     return array[0, :, 0], array[:, :, 1]
-
-
-def busy(run: History) -> float:
-    """Seconds between the rows of training: steps, without evaluations and starts."""
-    _, samples = run.column("train", "samples")
-    _, rates = run.column("train", "images_per_s")
-    return float((np.diff(samples, prepend=0) / rates).sum())
 
 
 def hardware() -> str:

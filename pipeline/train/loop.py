@@ -48,6 +48,12 @@ class Job:
     evaluation_batch: int = 256
     """Pictures per forward pass of a rank, without gradients."""
 
+    @property
+    def evaluated(self) -> dict[str, str]:
+        """Of which pictures the rows of an evaluation are: by split, short."""
+        named = {"val": self.val, "test": self.test}
+        return {name: split.fingerprint[:12] for name, split in named.items() if split is not None}
+
     def loader(self, split: Split) -> Loader:
         data, train = self.config.data, self.config.train
         dtype = precision_dtype(train.precision, self.ranks.device)
@@ -87,9 +93,10 @@ def fit(job: Job) -> nn.Module:
     if state:
         engine.restore(state, start)
         # The engine has its own copy of weights, optimizer and average: a second one is not kept for the run.
-        state = {key: state[key] for key in ("best", "wandb_id")}
-    with Monitor(config, start, plan.steps, state and state["wandb_id"], first=ranks.first) as monitor:
-        course = _Course(job, plan, engine, monitor, state["best"] if state else -math.inf)
+        state = {key: state.get(key) for key in ("best", "best_of", "wandb_id")}
+    about = (state and state["wandb_id"], job.evaluated)
+    with Monitor(config, start, plan.steps, *about, first=ranks.first) as monitor:
+        course = _Course(job, plan, engine, monitor, state)
         if start < plan.steps:
             course.run(start)
         else:
@@ -101,12 +108,13 @@ def fit(job: Job) -> nn.Module:
 class _Course:
     """The course of one run from its checkpoint, or its start, to its last step.
 
-    :param best: top-1 on the validation split of what ``checkpoints/best`` points at.
+    :param state: of the checkpoint; none at the start.
     """
 
-    def __init__(self, job: Job, plan: Plan, engine: Engine, monitor: Monitor, best: float):
+    def __init__(self, job: Job, plan: Plan, engine: Engine, monitor: Monitor, state: dict | None):
         self.job, self.plan, self.engine, self.monitor = job, plan, engine, monitor
         self.config, self.ranks = job.config, job.ranks
+        best, self.best_of = resume.best(state, job.evaluated.get("val"))
         self.writer = Writer(job.config.folder, job.config.checkpoint, best)
         self.flow = GradientFlow(engine.model, self.config.train, self.ranks.world)
 
@@ -130,7 +138,7 @@ class _Course:
             for done in range(start + 1, plan.steps + 1):
                 self._advance(done, batches, meter, bad)
                 self._boundary(done, meter)
-                if plan.evaluates(done):
+                if plan.evaluates(done) or plan.saves(done):
                     meter.restart(done)
                 profiler.step(done)
         self._written()
@@ -153,6 +161,8 @@ class _Course:
         last = file if self.config.monitor.samples else self.config.folder / "confusion.json"
         if split is None or self.ranks.any(monitor.found(done, name) is not None and last.exists()):
             return
+        if self.ranks.first:
+            last.unlink(missing_ok=True)  # of other pictures, or of the run before
         row, predictions = self._evaluated(split, name)
         if name == "test" and monitor.found(done, name) is None:
             monitor.write(self._row(done, name) | row)
@@ -273,6 +283,7 @@ class _Course:
                 "classes": self.job.train.classes,
                 "pictures": self.job.train.fingerprint,
                 "wandb_id": self.monitor.wandb_id,
+                "best_of": self.best_of,
             }
             self.writer.save(done, state | about, top1)
 

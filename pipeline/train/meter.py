@@ -58,7 +58,7 @@ class Meter:
     def row(self, done: int) -> dict:
         """Since the last row: images_per_s; data_wait, forward, backward, communication (what backward did
         not hide) and optimizer as shares of the time, mean over ranks; faults (pictures replaced). And of the
-        step itself its receipt (``data.receipt``) as ``pictures``, 16 hexadecimal digits.
+        step itself its receipt (``data.receipt``) as ``receipt``, 16 hexadecimal digits.
 
         :raises UserError: on all ranks, when too many pictures are bad.
         """
@@ -71,9 +71,9 @@ class Meter:
         self._note(done, faults)
         count, self._told = self._told, 0
         means = [sum(part) / len(part) for part in zip(*shares, strict=True)]
-        pictures = f"{sum(receipts) % WRAP:016x}"
+        receipt = f"{sum(receipts) % WRAP:016x}"
         rates = {"images_per_s": rate, **dict(zip(SHARES, means, strict=True))}
-        return rates | {"faults": count, "pictures": pictures}
+        return rates | {"faults": count, "receipt": receipt}
 
     def tell(self, done: int) -> None:
         """Names what failed until now, between two rows: after a checkpoint these steps are not done again.

@@ -17,6 +17,10 @@ from pipeline.preempt import STOP, Preempted
 from pipeline.train.meeting import meet
 from pipeline.train.watchdog import Watchdog
 
+A_DAY = 86400.0
+"""Seconds. A fit or a look that all ranks wait for may take as long as the first rank lives; who hangs ends
+sooner."""
+
 
 @dataclass(frozen=True)
 class Ranks:

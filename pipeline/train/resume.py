@@ -1,5 +1,7 @@
 """May this command go on from that checkpoint? Only if it is the same run on the same pictures."""
 
+import math
+
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config import TrainConfig, UserError
@@ -52,6 +54,19 @@ def find(config: TrainConfig, fingerprint: str, tell: bool) -> dict | None:
             f"give {before!r} to go on, or another name to start anew"
         )
     return state
+
+
+def best(state: dict | None, val: str | None) -> tuple[float, str | None]:
+    """The top-1 on the validation split that is to beat, and of which pictures it is.
+
+    :param state: of the checkpoint; none at the start.
+    :param val: the validation pictures now; none if there are none, and the best so far stands.
+    """
+    # A checkpoint from before it was noted is taken to be of the same pictures.
+    of = (state or {}).get("best_of") or val
+    if state is None or val not in (None, of):
+        return -math.inf, val
+    return state["best"], of
 
 
 def completed(schema: type[BaseModel], kept: dict) -> dict:
