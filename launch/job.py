@@ -3,6 +3,7 @@
 import os
 import sys
 from argparse import REMAINDER
+from contextlib import suppress
 from pathlib import Path
 
 from launch import door, parser_of
@@ -58,8 +59,7 @@ def begun(module: str, path: str, overrides: list[str]) -> None:
 
 def ended(code: int, run: Path) -> None:
     """The end of a start: the job is queued again, or this process ends with the ranks' own code."""
-    note = _file(run, "code")
-    code = int(note.read_text()) if note.exists() else code
+    code = _noted(_file(run, "code"), code)
     history = History.read(_file(run, "json"))
     again, why = history.end(code, progress(run))
     history.write(_file(run, "json"))
@@ -68,6 +68,13 @@ def ended(code: int, run: Path) -> None:
     if again and (refusal := client.requeue(_job())):
         say(f"job {_job()} is not queued again: {refusal}; the same sbatch command goes on")
     sys.exit(code)
+
+
+def _noted(note: Path, code: int) -> int:
+    """The code that a rank has left; else ``code``. A full disk leaves an empty note."""
+    with suppress(OSError, ValueError):
+        return int(note.read_text())
+    return code
 
 
 def _job() -> str:

@@ -32,8 +32,11 @@ def main(argv: list[str] | None = None) -> None:
             for run in words.runs:
                 print("\n  ".join(status(run)))
             return
-        if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", words.nodes):
-            raise UserError(f"--nodes {words.nodes}: write a number, or MIN-MAX as in 2-4")
+        for option in ("nodes", "transfer_nodes"):
+            told = getattr(words, option, "1")  # chain alone has the second one
+            if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", told):
+                name = option.replace("_", "-")
+                raise UserError(f"--{name} {told}: write a number, or MIN-MAX as in 2-4")
         words.overrides += more  # argparse takes none after an option
         # Torch takes seconds to import: a mistake in the words is told before.
         from pipeline.cluster import orders

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from conftest import config_tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import submit
+from launch import job, submit
 from pipeline.claim import claim
 from pipeline.cluster import client, script, submission
 from pipeline.cluster.arrays import variants
@@ -58,6 +59,13 @@ def mistake(capsys, *words: str) -> str:
 def test_a_mistake_is_a_line_and_nothing_is_written(place, capsys, words, line):
     assert line in mistake(capsys, "train", "quick.yaml", *words)
     assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize("nodes", ["two", "0"])
+def test_nodes_of_a_transfer_are_checked_as_those_of_the_training(place, capsys, nodes):
+    words = ("chain", "quick.yaml", "--transfer", "transfer.yaml", "--transfer-nodes", nodes)
+    line = f"--transfer-nodes {nodes}: write a number, or MIN-MAX as in 2-4"
+    assert line in mistake(capsys, *words)
 
 
 def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, capsys, monkeypatch):
@@ -233,6 +241,20 @@ def test_a_history_survives_what_a_node_wrote_last(tmp_path):
     assert History.read(tmp_path / "job.json") == History()
 
 
+@pytest.mark.parametrize(("note", "code"), [(None, 0), ("2\n", 2), ("", 0)])
+def test_a_job_ends_with_its_ranks_code_or_without_one_with_sruns(note, code, tmp_path, monkeypatch, capsys):
+    """A rank on a full disk leaves an empty note."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    (tmp_path / "slurm").mkdir()
+    if note is not None:
+        (tmp_path / "slurm/job-7.code").write_text(note)
+    with pytest.raises(SystemExit) as ended:
+        job.main(["end", "0", str(tmp_path)])
+    assert ended.value.code == code
+    assert ("done" if code == 0 else "a mistake") in capsys.readouterr().err
+
+
 UNREACHABLE = "slurm_update error: Unable to contact slurm controller (connect failure)"
 REFUSED = "Requested operation is presently disabled for job 7"
 
@@ -290,6 +312,16 @@ def test_another_array_of_the_recipe_leaves_the_first_ones_configs_alone(place):
         (words,) = piece.words
         for task, seed in enumerate(seeds):
             assert load(TrainConfig, words.replace("%a", str(task)), []).seed == seed
+
+
+def test_arrays_of_one_run_each_leave_each_others_configs_alone(place, capsys):
+    """They lie in one folder, and the first may still wait; the recipe's own run has its own."""
+    files = []
+    for words in (["--array", "seed=3"], ["--array", "seed=4"], []):
+        submit.main(["train", "quick.yaml", *words, "--dry-run"])
+        files += re.findall(r"^train: sbatch \S+ (\S+)$", capsys.readouterr().out, re.MULTILINE)
+    assert files[2] == "runs/quick/slurm/train.yaml"
+    assert len(set(files)) == 3
 
 
 def test_a_space_in_a_path_is_no_end(place):
