@@ -18,7 +18,7 @@ from launch import job, submit
 from pipeline.claim import claim
 from pipeline.cluster import client, script, submission
 from pipeline.cluster.arrays import variants
-from pipeline.cluster.nodes import gpus_per_node, nodes_that_fit
+from pipeline.cluster.nodes import nodes_that_fit
 from pipeline.cluster.restarts import FAULTS, FRUITLESS, RESTARTS, History, progress
 from pipeline.cluster.submission import Request
 from pipeline.config import TrainConfig, UserError, load, parse
@@ -54,6 +54,7 @@ def mistake(capsys, *words: str) -> str:
         (["--array", "seed=0,0"], "--array seed=0,0: a value is missing or there twice"),
         (["--array", "seeds=0,1"], "seeds: no such key"),
         (["--sbatch", "C=a100"], "--sbatch C=a100: write a long option without its dashes"),
+        (["--sbatch", "no-cheap"], "--sbatch no-cheap: no script has --cheap; they have exclusive, job-name"),
     ],
 )
 def test_a_mistake_is_a_line_and_nothing_is_written(place, capsys, words, line):
@@ -75,6 +76,8 @@ def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, caps
     submit.main(["train", "quick.yaml", *words, "--dry-run"])
     told = capsys.readouterr().out
     for line in (
+        "#SBATCH --exclusive",
+        "#SBATCH --mem=0",
         "#SBATCH --nodes=2",
         "#SBATCH --time=10",
         "#SBATCH --output=runs/quick/slurm/%j.log",
@@ -82,6 +85,16 @@ def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, caps
         "#SBATCH --signal=USR1@600",
     ):
         assert told.count(line) == 1
+
+
+def test_a_small_job_shares_its_node(place, capsys):
+    asked = ("no-exclusive", "mem=16G", "cpus-per-task=4", "no-kill")
+    submit.main(["train", "quick.yaml", "--dry-run", *(f"--sbatch={word}" for word in asked)])
+    told = capsys.readouterr().out
+    assert "#SBATCH --exclusive" not in told
+    assert "#SBATCH --mem=0" not in told
+    for line in ("#SBATCH --mem=16G", "#SBATCH --cpus-per-task=4", "#SBATCH --no-kill"):
+        assert told.count(f"\n{line}\n") == 1
 
 
 def test_a_chain_prepares_only_what_is_missing(place, capsys, small_index):
@@ -141,18 +154,6 @@ def test_a_rendered_script_has_each_setting_once_and_its_own_body(tmp_path):
     assert text.index("#SBATCH --qos=high") < text.index("\nexport PYTHON")
     assert f"exec bash {tmp_path}/job.sh launch.train" in text
     assert sys.executable in text
-
-
-@pytest.mark.parametrize(
-    ("told", "gpus"),
-    [
-        ({}, 0),
-        ({"SLURM_GPUS_PER_NODE": "a100:8", "SLURM_GPUS_ON_NODE": "4"}, 8),
-        ({"SLURM_GPUS_ON_NODE": "4"}, 4),
-    ],
-)
-def test_gpus_of_a_node_are_slurms(told, gpus):
-    assert gpus_per_node(told) == gpus
 
 
 @given(batch=st.integers(1, 400), nodes=st.integers(1, 12), ranks=st.integers(1, 8))

@@ -16,7 +16,8 @@ class Request:
     """What each job asks of SLURM.
 
     :ivar nodes: "4", or "2-4": comes back on what is left of them. :ivar gpus_per_node: 0 = a CPU partition.
-    :ivar parallel: tasks of an array at a time; none = no limit. :ivar more: other long options of sbatch.
+    :ivar parallel: tasks of an array at a time; none = no limit.
+    :ivar more: other long options of sbatch; False drops one that our script gives.
     """
 
     nodes: str = "1"
