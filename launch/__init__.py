@@ -37,10 +37,14 @@ def leave(code: int) -> NoReturn:
     The first note stands: when one rank ends with a mistake, torchrun asks the others to stop, and those
     would say that they were preempted.
     """
+    _note(code)
+    sys.exit(code)
+
+
+def _note(code: int) -> None:
     if path := os.environ.get(NOTE):
         with suppress(OSError), open(path, "x") as note:  # the disk may be what is wrong
             note.write(f"{code}\n")
-    sys.exit(code)
 
 
 def note_fault(code: int) -> None:
@@ -67,10 +71,16 @@ def parser_of(name: str, description: str, examples: str) -> argparse.ArgumentPa
 
 @contextmanager
 def preemptible() -> Iterator[None]:
-    """Listens from here on, before anything heavy is imported; a job that was stopped and saved exits 75."""
+    """Listens from here on, before anything heavy is imported; a job that was stopped and saved exits 75.
+
+    Asked to stop when all is done but W&B's last minute, a job is done, though torchrun ends by the signal:
+    the first rank notes that, as it does what comes last.
+    """
     STOP.listen()
     try:
         yield
+        if STOP.asked and os.environ.get("RANK", "0") == "0":
+            _note(0)
     except Preempted as stopped:
         print(stopped, file=sys.stderr, flush=True)
         leave(PREEMPTED)

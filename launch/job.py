@@ -3,17 +3,18 @@
 import os
 import sys
 from argparse import REMAINDER
+from contextlib import suppress
 from pathlib import Path
 
 from launch import door, parser_of
 from pipeline.cluster import client
-from pipeline.cluster.nodes import gpus_per_node, head_address, nodes_that_fit
+from pipeline.cluster.nodes import head_address, nodes_that_fit
 from pipeline.cluster.restarts import History, progress
 from pipeline.config import TrainConfig, TransferConfig, load
 from pipeline.progress import say
 
 EXAMPLE = """examples, within a job:
-  python -m launch.job begin launch.train configs/imagenet/resnet50.yaml train.batch=1024
+  python -m launch.job begin 8 launch.train configs/imagenet/resnet50.yaml train.batch=1024
   python -m launch.job end 75 runs/imagenet-resnet50
 """
 SCHEMAS = {"launch.train": TrainConfig, "launch.transfer": TransferConfig}
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = parser_of("launch.job", __doc__, EXAMPLE)
     add = parser.add_subparsers(dest="action", required=True).add_parser
     begin = add("begin", help="prints the run's folder, nodes to use, where they meet, NOTE, when time ends")
+    begin.add_argument("ranks", type=int, help="of a node")
     begin.add_argument("door", choices=SCHEMAS)
     begin.add_argument("config")
     begin.add_argument("words", nargs=REMAINDER, help="section.key=value, and options for the door")
@@ -33,15 +35,15 @@ def main(argv: list[str] | None = None) -> None:
     with door():
         if words.action == "begin":
             overrides = [word for word in words.words if "=" in word and not word.startswith("-")]
-            begun(words.door, words.config, overrides)
+            begun(words.ranks, words.door, words.config, overrides)
         else:
             ended(words.code, words.run)
 
 
-def begun(module: str, path: str, overrides: list[str]) -> None:
+def begun(ranks: int, module: str, path: str, overrides: list[str]) -> None:
     """The start of a job, or its end if it has come back in vain."""
     config = load(SCHEMAS[module], path, overrides)
-    nodes, ranks = client.hostnames(os.environ["SLURM_JOB_NODELIST"]), max(1, gpus_per_node(os.environ))
+    nodes = client.hostnames(os.environ["SLURM_JOB_NODELIST"])
     fitting = nodes_that_fit(config, len(nodes), ranks)
     if fitting < len(nodes):
         say(f"{fitting} of {len(nodes)} nodes are used: the batch is not divisible over all of their ranks")
@@ -58,8 +60,7 @@ def begun(module: str, path: str, overrides: list[str]) -> None:
 
 def ended(code: int, run: Path) -> None:
     """The end of a start: the job is queued again, or this process ends with the ranks' own code."""
-    note = _file(run, "code")
-    code = int(note.read_text()) if note.exists() else code
+    code = _noted(_file(run, "code"), code)
     history = History.read(_file(run, "json"))
     again, why = history.end(code, progress(run))
     history.write(_file(run, "json"))
@@ -68,6 +69,13 @@ def ended(code: int, run: Path) -> None:
     if again and (refusal := client.requeue(_job())):
         say(f"job {_job()} is not queued again: {refusal}; the same sbatch command goes on")
     sys.exit(code)
+
+
+def _noted(note: Path, code: int) -> int:
+    """The code that a rank has left; else ``code``. A full disk leaves an empty note."""
+    with suppress(OSError, ValueError):
+        return int(note.read_text())
+    return code
 
 
 def _job() -> str:

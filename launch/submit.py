@@ -9,16 +9,21 @@ from launch import door, parser_of
 from pipeline.config import UserError
 
 EXAMPLE = """examples:
-  python -m launch.submit train configs/imagenet/resnet50.yaml --nodes 4 --gpus-per-node 8 --time 24:00:00
+  python -m launch.submit train configs/imagenet/resnet50.yaml train.batch=1024 --nodes 4 --gpus-per-node 8
   python -m launch.submit train configs/cifar10/resnet20.yaml --array seed=0..4 --parallel 2
   python -m launch.submit transfer configs/transfer/five.yaml checkpoint=runs/demo --gpus-per-node 8
-  python -m launch.submit chain configs/imagenet/resnet50.yaml --transfer configs/transfer/five.yaml \\
-      --prepare "imagenet --root /data/ILSVRC2012 --verify" --nodes 4 --gpus-per-node 8
+  python -m launch.submit chain configs/imagenet/resnet50.yaml train.batch=1024 \\
+      --transfer configs/transfer/five.yaml --prepare "imagenet --root /data/ILSVRC2012 --verify" \\
+      --nodes 4 --gpus-per-node 8
   python -m launch.submit status runs/imagenet-resnet50
 
 What is submitted lies in the run's folder, in slurm/: scripts, resolved configs, logs, submitted.yaml.
 The same command again goes on where a run stopped.
 """
+
+
+OWN = ("no-kill", "no-requeue")
+"""Options that sbatch itself calls so; any other ``no-KEY`` drops KEY from our scripts."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,8 +37,11 @@ def main(argv: list[str] | None = None) -> None:
             for run in words.runs:
                 print("\n  ".join(status(run)))
             return
-        if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", words.nodes):
-            raise UserError(f"--nodes {words.nodes}: write a number, or MIN-MAX as in 2-4")
+        for option in ("nodes", "transfer_nodes"):
+            told = getattr(words, option, "1")  # chain alone has the second one
+            if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", told):
+                name = option.replace("_", "-")
+                raise UserError(f"--{name} {told}: write a number, or MIN-MAX as in 2-4")
         words.overrides += more  # argparse takes none after an option
         # Torch takes seconds to import: a mistake in the words is told before.
         from pipeline.cluster import orders
@@ -71,12 +79,6 @@ def tell(pieces: list, plan: list[str], scripts: bool) -> None:
 def _request(words: Namespace):
     from pipeline.cluster.submission import Request
 
-    more = {}
-    for word in words.sbatch:
-        key, found, value = word.partition("=")
-        if not re.fullmatch("[a-z][a-z-]+", key):
-            raise UserError(f"--sbatch {word}: write a long option without its dashes, as in constraint=a100")
-        more[key] = value if found else True
     return Request(
         nodes=words.nodes,
         gpus_per_node=words.gpus_per_node,
@@ -85,8 +87,25 @@ def _request(words: Namespace):
         account=words.account,
         qos=words.qos,
         parallel=words.parallel,
-        more=more,
+        more=dict(map(_option, words.sbatch)),
     )
+
+
+def _option(word: str) -> tuple[str, str | bool]:
+    """An option of sbatch and its value: True if there is none, False if the word drops it."""
+    from pipeline.cluster.script import options
+
+    key, found, value = word.partition("=")
+    if not re.fullmatch("[a-z][a-z-]+", key):
+        raise UserError(f"--sbatch {word}: write a long option without its dashes, as in constraint=a100")
+    if found:
+        return key, value
+    if not key.startswith("no-") or key in OWN:
+        return key, True
+    dropped = key.removeprefix("no-")
+    if dropped not in (there := options()):
+        raise UserError(f"--sbatch {word}: no script has --{dropped}; they have {', '.join(sorted(there))}")
+    return dropped, False
 
 
 def parser() -> ArgumentParser:
@@ -115,7 +134,7 @@ def parser() -> ArgumentParser:
             action="append",
             default=[],
             metavar="KEY=VALUE",
-            help="any other option, constraint=a100",
+            help="any other option, constraint=a100; no-KEY drops a script's, no-exclusive",
         )
         add("--parallel", type=int, metavar="P", help="tasks of an array that run at a time")
         add("--dry-run", action="store_true", help="check, print plan and scripts, submit nothing")

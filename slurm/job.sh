@@ -7,9 +7,14 @@ PYTHON=${PYTHON:-.venv/bin/python}
 # Asked to stop, the ranks save; this script only waits for them, and decides at its end.
 trap : TERM USR1
 
+# One rank per GPU of a step, else one per node. Steps are asked: they get the GPUs that were asked for, while
+# this script sees all GPUs of a node that the job has for itself.
+RANKS=$(srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c 'echo "${SLURM_GPUS_ON_NODE:-1}"' |
+  sort -n | tail -n 1)
+
 # %a is the number of an array's task, as in sbatch's own file names.
 set -- "${@//%a/${SLURM_ARRAY_TASK_ID:-0}}"
-begin=$("$PYTHON" -m launch.job begin "$@") || exit
+begin=$("$PYTHON" -m launch.job begin "${RANKS:-${SLURM_GPUS_ON_NODE:-1}}" "$@") || exit
 mapfile -t begin <<<"$begin"
 RUN=${begin[0]} NODES=${begin[1]}
 
@@ -22,7 +27,6 @@ EXIT_NOTE=${begin[3]}
 SLURM_JOB_END_TIME=${SLURM_JOB_END_TIME:-${begin[4]:-}}
 export PYTHON HEAD PORT EXIT_NOTE SLURM_JOB_END_TIME
 
-# One rank per GPU that the step has, else one per node.
 srun --nodes="$NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c '
   here=$("$PYTHON" -c "from pipeline.network import address_towards as here; print(here(\"$HEAD\"))") || exit
   exec "$PYTHON" -m launch.torchrun \

@@ -55,7 +55,9 @@ def header(file: str) -> list[str]:
 
 
 def commands(file: str) -> list[str]:
-    return [line for line in header(file) if re.search(r"-m launch\.(tr|submit)|slurm/train\.sbatch", line)]
+    """A backslash at a line's end continues it, as in a shell."""
+    lines = re.sub(r"\\\n +", "", "\n".join(header(file))).split("\n")
+    return [line for line in lines if re.search(r"-m launch\.(tr|submit)|slurm/train\.sbatch", line)]
 
 
 def ranks(line: str) -> int:
@@ -149,6 +151,31 @@ def test_the_documented_ranks_split_the_documented_batches(file):
     for world in (1, 8, 64):
         if config.train.batch % (world * config.train.accumulate) == 0:
             assert plan(file, config, world).steps == plan(file, config).steps
+
+
+@pytest.mark.parametrize("file", [file for file in RECIPES if "/imagenet/" in file])
+def test_the_documented_ranks_leave_batch_norm_enough_pictures(file):
+    """Goyal et al. normalise over 32."""
+    for line in commands(file):
+        changed = load(TrainConfig, ROOT / file, overrides(line))
+        assert plan(file, changed, ranks(line)).micro_batch >= 32, line
+
+
+@pytest.mark.parametrize("name", ["five", "five_full", "five_448"])
+def test_the_header_says_over_how_many_pictures_batch_norm_goes(name):
+    file = f"configs/transfer/{name}.yaml"
+    (line,) = commands(file)
+    share = load(TransferConfig, ROOT / file).finetuned.train.batch // ranks(line)
+    text = " ".join("".join(header(file)).split())
+    assert f"Batch norm: over a rank's share of the batch, {share} pictures by the command above" in text
+
+
+def test_the_hours_follow_from_the_rates():
+    (time,) = labelled("configs/imagenet/resnet50.yaml", "Time")
+    time = time.split("its README")[0]
+    rates = [int(rate.replace(",", "")) for rate in re.findall(r"\d+,\d+", time)]
+    hours = [f"{90 * PICTURES['imagenet'] / rate / 3600:.1f}" for rate in rates]
+    assert hours == re.findall(r"\d+\.\d", time)
 
 
 @pytest.mark.parametrize("file", TRANSFERS)

@@ -7,6 +7,7 @@ import time
 import yaml
 from conftest import config_tree
 
+from pipeline.cluster import record
 from pipeline.cluster.status import status
 
 
@@ -33,3 +34,16 @@ def test_a_save_that_failed_does_not_make_the_one_before_younger(tmp_path):
     partial.touch()
     partial.unlink()
     assert status(tmp_path / "quick") == [f"{tmp_path / 'quick'}: saved: step 10, 2 hours ago"]
+
+
+def test_a_run_of_an_array_names_the_log_of_its_task(tmp_path, monkeypatch):
+    """Which lies in the folder of the recipe; there are the other tasks' logs, too."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # no SLURM
+    logs = tmp_path / "runs/quick/slurm"
+    logs.mkdir(parents=True)
+    for number in (0, 1):
+        (logs / f"17_{number}.log").touch()
+        command = ["sbatch", "runs/quick/slurm/train.sbatch", f"runs/quick/slurm/train-x-{number}.yaml"]
+        record.add(tmp_path / f"runs/quick-seed{number}", f"17_{number}", "train", command, {})
+    for number in (0, 1):
+        assert status(tmp_path / f"runs/quick-seed{number}")[-1] == f"log: {logs / f'17_{number}.log'}"

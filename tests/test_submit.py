@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from conftest import config_tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import submit
+from launch import job, submit
 from pipeline.claim import claim
 from pipeline.cluster import client, script, submission
 from pipeline.cluster.arrays import variants
-from pipeline.cluster.nodes import gpus_per_node, nodes_that_fit
+from pipeline.cluster.nodes import nodes_that_fit
 from pipeline.cluster.restarts import FAULTS, FRUITLESS, RESTARTS, History, progress
 from pipeline.cluster.submission import Request
 from pipeline.config import TrainConfig, UserError, load, parse
@@ -53,11 +54,19 @@ def mistake(capsys, *words: str) -> str:
         (["--array", "seed=0,0"], "--array seed=0,0: a value is missing or there twice"),
         (["--array", "seeds=0,1"], "seeds: no such key"),
         (["--sbatch", "C=a100"], "--sbatch C=a100: write a long option without its dashes"),
+        (["--sbatch", "no-cheap"], "--sbatch no-cheap: no script has --cheap; they have exclusive, job-name"),
     ],
 )
 def test_a_mistake_is_a_line_and_nothing_is_written(place, capsys, words, line):
     assert line in mistake(capsys, "train", "quick.yaml", *words)
     assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize("nodes", ["two", "0"])
+def test_nodes_of_a_transfer_are_checked_as_those_of_the_training(place, capsys, nodes):
+    words = ("chain", "quick.yaml", "--transfer", "transfer.yaml", "--transfer-nodes", nodes)
+    line = f"--transfer-nodes {nodes}: write a number, or MIN-MAX as in 2-4"
+    assert line in mistake(capsys, *words)
 
 
 def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, capsys, monkeypatch):
@@ -67,6 +76,8 @@ def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, caps
     submit.main(["train", "quick.yaml", *words, "--dry-run"])
     told = capsys.readouterr().out
     for line in (
+        "#SBATCH --exclusive",
+        "#SBATCH --mem=0",
         "#SBATCH --nodes=2",
         "#SBATCH --time=10",
         "#SBATCH --output=runs/quick/slurm/%j.log",
@@ -74,6 +85,16 @@ def test_without_slurm_the_plan_can_be_read_and_nothing_is_submitted(place, caps
         "#SBATCH --signal=USR1@600",
     ):
         assert told.count(line) == 1
+
+
+def test_a_small_job_shares_its_node(place, capsys):
+    asked = ("no-exclusive", "mem=16G", "cpus-per-task=4", "no-kill")
+    submit.main(["train", "quick.yaml", "--dry-run", *(f"--sbatch={word}" for word in asked)])
+    told = capsys.readouterr().out
+    assert "#SBATCH --exclusive" not in told
+    assert "#SBATCH --mem=0" not in told
+    for line in ("#SBATCH --mem=16G", "#SBATCH --cpus-per-task=4", "#SBATCH --no-kill"):
+        assert told.count(f"\n{line}\n") == 1
 
 
 def test_a_chain_prepares_only_what_is_missing(place, capsys, small_index):
@@ -133,18 +154,6 @@ def test_a_rendered_script_has_each_setting_once_and_its_own_body(tmp_path):
     assert text.index("#SBATCH --qos=high") < text.index("\nexport PYTHON")
     assert f"exec bash {tmp_path}/job.sh launch.train" in text
     assert sys.executable in text
-
-
-@pytest.mark.parametrize(
-    ("told", "gpus"),
-    [
-        ({}, 0),
-        ({"SLURM_GPUS_PER_NODE": "a100:8", "SLURM_GPUS_ON_NODE": "4"}, 8),
-        ({"SLURM_GPUS_ON_NODE": "4"}, 4),
-    ],
-)
-def test_gpus_of_a_node_are_slurms(told, gpus):
-    assert gpus_per_node(told) == gpus
 
 
 @given(batch=st.integers(1, 400), nodes=st.integers(1, 12), ranks=st.integers(1, 8))
@@ -236,6 +245,20 @@ def test_a_history_survives_what_a_node_wrote_last(tmp_path):
     assert History.read(tmp_path / "job.json") == History()
 
 
+@pytest.mark.parametrize(("note", "code"), [(None, 0), ("2\n", 2), ("", 0)])
+def test_a_job_ends_with_its_ranks_code_or_without_one_with_sruns(note, code, tmp_path, monkeypatch, capsys):
+    """A rank on a full disk leaves an empty note."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    (tmp_path / "slurm").mkdir()
+    if note is not None:
+        (tmp_path / "slurm/job-7.code").write_text(note)
+    with pytest.raises(SystemExit) as ended:
+        job.main(["end", "0", str(tmp_path)])
+    assert ended.value.code == code
+    assert ("done" if code == 0 else "a mistake") in capsys.readouterr().err
+
+
 UNREACHABLE = "slurm_update error: Unable to contact slurm controller (connect failure)"
 REFUSED = "Requested operation is presently disabled for job 7"
 
@@ -293,6 +316,16 @@ def test_another_array_of_the_recipe_leaves_the_first_ones_configs_alone(place):
         (words,) = piece.words
         for task, seed in enumerate(seeds):
             assert load(TrainConfig, words.replace("%a", str(task)), []).seed == seed
+
+
+def test_arrays_of_one_run_each_leave_each_others_configs_alone(place, capsys):
+    """They lie in one folder, and the first may still wait; the recipe's own run has its own."""
+    files = []
+    for words in (["--array", "seed=3"], ["--array", "seed=4"], []):
+        submit.main(["train", "quick.yaml", *words, "--dry-run"])
+        files += re.findall(r"^train: sbatch \S+ (\S+)$", capsys.readouterr().out, re.MULTILINE)
+    assert files[2] == "runs/quick/slurm/train.yaml"
+    assert len(set(files)) == 3
 
 
 def test_a_space_in_a_path_is_no_end(place):

@@ -112,6 +112,29 @@ with door(), preemptible(), join("cpu") as ranks:
     assert (tmp_path / "note").read_text() == "2\n"
 
 
+def test_asked_to_stop_when_all_is_done_the_job_is_done(tmp_path):
+    """As in W&B's last minute. torchrun itself ends by the signal."""
+    process = start(
+        tmp_path,
+        f"""
+import os, pathlib, time
+from launch import door, preemptible
+from pipeline.preempt import STOP
+with door(), preemptible():
+    pathlib.Path({str(tmp_path)!r}, os.environ["RANK"]).with_suffix(".ready").touch()
+    while not STOP.asked:
+        time.sleep(0.05)
+""",
+    )
+    while len(list(tmp_path.glob("*.ready"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGUSR1)
+    process.communicate(timeout=900)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert (tmp_path / "note").read_text() == "0\n"
+
+
 def test_sigusr1_reaches_the_ranks_which_have_the_time_to_save(tmp_path):
     process = start(
         tmp_path,

@@ -1,19 +1,9 @@
 """What a job asks about its nodes: how many of them its batch can be spread over, and where they meet."""
 
-import re
-from collections.abc import Mapping
-
 from pipeline.cluster.client import shown
 from pipeline.config import TrainConfig, TransferConfig, UserError
 from pipeline.data.order import share
 from pipeline.network import address_towards
-
-
-def gpus_per_node(environment: Mapping[str, str]) -> int:
-    """GPUs that a job has on a node, by SLURM's variables: what was asked for ("8", "a100:8"), else what is
-    there. 0 on a CPU partition."""
-    told = environment.get("SLURM_GPUS_PER_NODE") or environment.get("SLURM_GPUS_ON_NODE") or "0"
-    return int(re.search(r"\d+$", told)[0])
 
 
 def check_split(config: TrainConfig | TransferConfig, ranks: int) -> None:

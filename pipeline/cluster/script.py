@@ -17,12 +17,15 @@ def render(name: str, settings: Mapping[str, object], folder: Path) -> str:
     It runs this process's Python, and the copy of ``job.sh`` in ``folder``, so that no edit of today changes
     a job that waits until tomorrow.
 
-    :param settings: by sbatch's long option; None or False are left out, True stands without a value.
+    :param settings: by sbatch's long option; True stands without a value, None leaves what the script says,
+        False drops it.
     """
     wanted = {key: value for key, value in settings.items() if value is not None and value is not False}
     lines, place = [], 0
     for line in (SCRIPTS / f"{name}.sbatch").read_text().splitlines():
         found = _SETTING.fullmatch(line)
+        if found and settings.get(found[1]) is False:
+            continue
         if found and found[1] in wanted:
             line = _line(found[1], wanted.pop(found[1]))
         lines.append(line)
@@ -32,6 +35,12 @@ def render(name: str, settings: Mapping[str, object], folder: Path) -> str:
     added.append(f"export PYTHON=${{PYTHON:-{sys.executable}}}")
     text = "\n".join([*lines[:place], *added, *lines[place:]]) + "\n"
     return text.replace(f"slurm/{BODY}", shlex.quote(str(folder / BODY)))
+
+
+def options() -> set[str]:
+    """The options that some script of ``slurm/`` gives."""
+    texts = [file.read_text() for file in SCRIPTS.glob("*.sbatch")]
+    return {option for text in texts for option, _ in _SETTING.findall(text)}
 
 
 def body() -> str:

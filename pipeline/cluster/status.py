@@ -71,14 +71,22 @@ def _jobs(run: Path) -> list[str]:
                 f"job {job.id} {entry['what']}: {job.state} ({job.where}), for {job.elapsed}, {job.left} left"
                 + (f", started again {again} times" if again else "")
             )
-    logs = sorted((run / "slurm").glob("*.log"), key=lambda file: file.stat().st_mtime)
     if not lines and in_use(run):
         lines.append("a job works in this folder, but it was not submitted from here")
     elif not lines and entries:
         lines.append(f"no job of it waits or runs; the last was {entries[-1]['job']} ({entries[-1]['what']})")
-    if logs:
-        lines.append(f"log: {logs[-1]}")
+    if logs := _logs(run, entries):
+        lines.append(f"log: {max(logs, key=lambda file: file.stat().st_mtime)}")
     return lines
+
+
+def _logs(run: Path, entries: list[dict]) -> list[Path]:
+    """An array's logs lie beside its script, in the folder that is named after the recipe."""
+    shared = []
+    for entry in entries:
+        script = Path(entry["command"][1])
+        shared.append(run.parent / script.parent.parent.name / "slurm" / f"{entry['job']}.log")
+    return [*(run / "slurm").glob("*.log"), *(log for log in shared if log.exists())]
 
 
 def _ago(then: float) -> str:

@@ -16,7 +16,8 @@ class Request:
     """What each job asks of SLURM.
 
     :ivar nodes: "4", or "2-4": comes back on what is left of them. :ivar gpus_per_node: 0 = a CPU partition.
-    :ivar parallel: tasks of an array at a time; none = no limit. :ivar more: other long options of sbatch.
+    :ivar parallel: tasks of an array at a time; none = no limit.
+    :ivar more: other long options of sbatch; False drops one that our script gives.
     """
 
     nodes: str = "1"
@@ -71,11 +72,11 @@ class Piece:
 def train(configs: list[TrainConfig], home: Path, request: Request) -> Piece:
     """One run, or an array of one run per config, with its files in ``home``.
 
-    Arrays of other runs may have theirs there too, for tasks of the same numbers.
+    Arrays of other runs may have theirs there too, for tasks of the same numbers, or for a single one.
     """
     tasks, runs, dumped = len(configs), tuple(config.folder for config in configs), list(map(dump, configs))
     digest = hashlib.sha256("".join(dumped).encode()).hexdigest()[:8]
-    file = "train.yaml" if tasks == 1 else f"train-{digest}-%a.yaml"
+    file = "train.yaml" if runs == (home,) else f"train-{digest}-%a.yaml"
     files = {file.replace("%a", str(number)): config for number, config in enumerate(dumped)}
     settings = _settings("train", home, request, tasks, signal=_notice(configs[0].train.time_margin))
     return Piece("train", "train", home, runs, (str(home / "slurm" / file),), settings, files, tasks)

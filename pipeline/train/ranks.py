@@ -1,10 +1,11 @@
 """The processes of a job: who am I, how many are we, on which device do I compute."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import takewhile
 
 import torch
 import torch.distributed as dist
@@ -88,18 +89,12 @@ def join(device: str = "auto", hang_timeout: float | None = None, longest: float
     :param device: "auto", "cpu" or "cuda".
     :param hang_timeout: seconds without progress after which the job is ended; none = never.
     :param longest: seconds that ranks wait in an exchange for one of which the watchdog thinks well.
-    :raises UserError: cuda is asked for and there is none.
+    :raises UserError: cuda is asked for and there is none, or there are fewer GPUs than ranks.
+    :raises RuntimeError: torch sees fewer GPUs than SLURM has given.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device: cuda is asked for, but torch sees no GPU; write auto or cpu")
-    gpu = device != "cpu" and torch.cuda.is_available()
     rank, world, local_rank = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    gpu = _computes_on_gpu(device, local_rank)
     if gpu:
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"torchrun --nproc-per-node: local rank {local_rank} has no GPU, this node has "
-                f"{torch.cuda.device_count()}; start at most that many"
-            )
         torch.cuda.set_device(local_rank)
     else:
         torch.set_num_threads(cores_per_rank())
@@ -134,6 +129,41 @@ def join(device: str = "auto", hang_timeout: float | None = None, longest: float
         # waiting for this one; gloo's would end them at once, with a fault of theirs before this one is told.
         if well or world == 1:
             dist.destroy_process_group()
+
+
+def _computes_on_gpu(device: str, local_rank: int) -> bool:
+    if device == "cpu":
+        return False
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (given := gpus_given(os.environ)) > seen:
+        # No mistake of the user's, and no reason to train on CPUs: the job is queued again, maybe elsewhere.
+        raise RuntimeError(
+            f"{os.environ['SLURMD_NODENAME']}: SLURM has given {given} GPUs, torch sees {seen}: the driver "
+            f"is older than CUDA {torch.version.cuda}, or a GPU fell off the bus; nvidia-smi there tells"
+        )
+    if device == "cuda" and not seen:
+        raise UserError("train.device: cuda is asked for, but torch sees no GPU; write auto or cpu")
+    if seen and local_rank >= seen:
+        raise UserError(
+            f"torchrun --nproc-per-node: local rank {local_rank} has no GPU, this node has {seen}; "
+            "start at most that many"
+        )
+    return seen > 0
+
+
+def gpus_given(environment: Mapping[str, str]) -> int:
+    """GPUs that SLURM has given to a step on its node, but no more than CUDA_VISIBLE_DEVICES lets through.
+
+    0 outside of a job, and in a shell of ``salloc``, which may be on another machine.
+    """
+    if "SLURMD_NODENAME" not in environment:
+        return 0
+    given = int(environment.get("SLURM_GPUS_ON_NODE") or 0)
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return given
+    named = takewhile(lambda each: each and not each.startswith("-"), visible.split(","))
+    return min(given, len(list(named)))
 
 
 def _meet_by_address(master: str) -> None:

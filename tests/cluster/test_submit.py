@@ -91,6 +91,15 @@ def test_a_job_of_gpus_starts_a_rank_for_each(place, capsys, cluster, monkeypatc
     assert f"-m launch.train runs/quick/slurm/train.yaml\njob {job}: done" in log
 
 
+def test_a_job_without_gpus_has_one_rank_on_a_node_that_has_two(place, capsys, cluster, monkeypatch):
+    """Its script sees both, as the node is the job's alone. A batch of 25 cannot be spread over two ranks."""
+    stand_in(place, monkeypatch, 'echo "$@"; exit 0')
+    job = submitted(capsys, "train.batch=25", "--partition", "gpu")
+    assert cluster.wait(job) == "COMPLETED"
+    log = (place / f"runs/quick/slurm/{job}.log").read_text()
+    assert "--nnodes=1 --nproc-per-node=1 " in log
+
+
 SAVES = 'trap "echo 75 > $EXIT_NOTE; exit 75" TERM; touch started; while :; do sleep 0.1; done'
 
 
@@ -120,9 +129,14 @@ def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(place, capsys, clu
 
 def test_a_chain_by_hand_waits_as_it_should(place, cluster):
     (place / "slurm").symlink_to(ROOT / "slurm")
-    words = ("quick.yaml", "transfer.yaml", "runs/quick", "0-1", "--hold")
+    options = ("train.batch=48", "--partition", "short", "--nodes", "2", "--hold")
+    words = ("quick.yaml", "transfer.yaml", "runs/quick", "0-1", *options)
     told = cluster.run("bash", "slurm/chain.sh", *words, cwd=place).stdout
     train, transfer, report = re.findall(r"\d+", told)
+    asked = {job: cluster.job(job) for job in (train, transfer, report)}
+    assert [about["Partition"] for about in asked.values()] == ["short"] * 3
+    assert [about["NumNodes"].partition("-")[0] for about in asked.values()] == ["2", "1", "1"]
+    assert asked[train]["Command"].endswith("/slurm/train.sbatch quick.yaml train.batch=48")
     waits = {job: cluster.job(job)["Dependency"] for job in (transfer, report)}
     assert f"afterok:{train}(unfulfilled)" in waits[transfer]
     assert f"afterok:{train}(unfulfilled)" in waits[report]
