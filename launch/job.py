@@ -3,10 +3,9 @@
 import os
 import sys
 from argparse import REMAINDER
-from contextlib import suppress
 from pathlib import Path
 
-from launch import door, parser_of
+from launch import door, noted, parser_of
 from pipeline.cluster import client
 from pipeline.cluster.nodes import head_address, nodes_that_fit
 from pipeline.cluster.restarts import History, progress
@@ -60,7 +59,7 @@ def begun(ranks: int, module: str, path: str, overrides: list[str]) -> None:
 
 def ended(code: int, run: Path) -> None:
     """The end of a start: the job is queued again, or this process ends with the ranks' own code."""
-    code = _noted(_file(run, "code"), code)
+    code = noted(_file(run, "code"), code)
     history = History.read(_file(run, "json"))
     again, why = history.end(code, progress(run))
     history.write(_file(run, "json"))
@@ -69,13 +68,6 @@ def ended(code: int, run: Path) -> None:
     if again and (refusal := client.requeue(_job())):
         say(f"job {_job()} is not queued again: {refusal}; the same sbatch command goes on")
     sys.exit(code)
-
-
-def _noted(note: Path, code: int) -> int:
-    """The code that a rank has left; else ``code``. A full disk leaves an empty note."""
-    with suppress(OSError, ValueError):
-        return int(note.read_text())
-    return code
 
 
 def _job() -> str:

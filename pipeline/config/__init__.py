@@ -1,7 +1,7 @@
 """Configs: their schema, and how they are read, changed, explained and kept."""
 
 from pipeline.config.errors import UserError, one_line
-from pipeline.config.load import dump, keys, load, parse
+from pipeline.config.load import changed, dump, keys, load, parse
 from pipeline.config.pictures import Augment, Pictures, Progressive
 from pipeline.config.protocol import Protocol, Resize
 from pipeline.config.section import Section
@@ -23,7 +23,7 @@ from pipeline.config.training import (
     Train,
     TrainConfig,
 )
-from pipeline.config.transferring import Dataset, FrozenRecipe, Grid, Recipe, TransferConfig
+from pipeline.config.transferring import Dataset, FrozenRecipe, Grid, Network, Recipe, TransferConfig
 
 __all__ = [
     "Augment",
@@ -38,6 +38,7 @@ __all__ = [
     "Looks",
     "Model",
     "Monitor",
+    "Network",
     "Optimizer",
     "Pictures",
     "PrecomputeConfig",
@@ -51,6 +52,7 @@ __all__ = [
     "TrainConfig",
     "TransferConfig",
     "UserError",
+    "changed",
     "dump",
     "full_words",
     "keys",

@@ -41,6 +41,17 @@ def load(schema: type[Schema], path: str | Path, overrides: list[str] = ()) -> S
     return parse(schema, schema.completed(tree, path), str(path))
 
 
+def changed(config: Schema, overrides: list[str], origin: str) -> Schema:
+    """The config, changed by ``section.key=value`` words; ``origin`` stands at the head of error messages.
+
+    :raises UserError: unknown key, wrong type, impossible value.
+    """
+    tree = config.model_dump()
+    for word in overrides:
+        _override(tree, word)
+    return parse(type(config), tree, origin)
+
+
 def read_yaml(path: Path) -> dict:
     """:raises UserError: no such file, not YAML, or no mapping."""
     try:

@@ -59,9 +59,7 @@ def _packages():
 
 
 def _check_size(trained: Trained, size: int) -> None:
-    pattern = trained.model.pattern
-    # A max pool ends with nothing where it halves a single position.
-    smallest = 2 ** len(pattern.depths) if pattern.halving == "pool" else 1
+    smallest = trained.model.pattern.smallest
     if size < smallest:
         raise UserError(f"--size {size}: {trained.config.model.name} needs pictures of {smallest} or more")
 

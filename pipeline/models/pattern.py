@@ -101,6 +101,12 @@ class Pattern:
         stem = self.stem.stride * (2 if self.stem.pool else 1) if self.stem else 1
         return stem * 2**halvings
 
+    @property
+    def smallest(self) -> int:
+        """Side of the smallest picture that leaves a position, pixels: a max pool ends with nothing where it
+        halves a single one."""
+        return 2 ** len(self.depths) if self.halving == "pool" else 1
+
     def scaled(self, width: float) -> "Pattern":
         """Every channel count and hidden width times `width`, rounded, at least 1."""
 

@@ -31,6 +31,9 @@ class Evaluation:
     """(N, C) float32 logits, where a picture may have several labels; 0 for one that could not be shown."""
     confidence: np.ndarray | None = None
     """(N,) float32: where a picture has one label, the softmax of the top answer; 0 for one not shown."""
+    before: np.ndarray | None = None
+    """(N,) int64: where a picture has one label, how many classes the network puts before it: below 5, top-5
+    is right. 0 for one not shown."""
 
 
 def evaluate(
@@ -47,7 +50,9 @@ def evaluate(
     predictions = torch.zeros(n, dtype=torch.int64)
     several = loader.split.multilabel
     told = torch.zeros(n, len(loader.split.classes)) if several else torch.zeros(n)  # scores or confidence
-    loss = torch.zeros((), dtype=torch.float64)
+    before = torch.zeros(n, dtype=torch.int64)
+    # Each picture's own: summed in the order of rows, they do not round by who evaluated which.
+    loss = torch.zeros(n, dtype=torch.float64)
     faults: list[Fault] = []
     was_training = model.training
     model.eval()
@@ -60,8 +65,10 @@ def evaluate(
             rows = torch.from_numpy(each.rows)[counts]
             predictions[rows] = logits.argmax(dim=1).cpu()[counts]
             told[rows] = (logits if several else logits.softmax(dim=1).amax(dim=1)).cpu()[counts]
+            if not several:
+                before[rows] = _before(logits, each.labels).cpu()[counts]
             seen[rows] += 1
-            loss += (losses(logits, each.labels) * each.weight).sum().double().cpu()
+            loss[rows] = losses(logits, each.labels).double().cpu()[counts]
             faults += each.faults
             ranks.at("agreeing")  # who waits here must not look like the rank that it waits for
             ranks.stop_if_asked(f"in {title}")  # all ranks have equally many batches
@@ -69,15 +76,28 @@ def evaluate(
     model.train(was_training)
     ranks.at("agreeing")
     # Each rank filled its own rows; the others' are zero, so a sum puts them together.
-    for tensor in (seen, predictions, loss, told):
+    for tensor in (seen, predictions, before, loss, told):
         ranks.sum(tensor)
     shown = seen.numpy() == 1
     faults = _missing(faults, ~shown, ranks)
     ranks.at(title)
     top1 = _right(predictions.numpy()[shown], loader.split.labels[shown]).mean()
     predictions[~torch.from_numpy(shown)] = -1
-    found = float(loss) / int(shown.sum()), float(top1), predictions.numpy(), faults
-    return Evaluation(*found, **{"scores" if several else "confidence": told.numpy()})
+    found = float(loss.numpy()[shown].mean()), float(top1), predictions.numpy(), faults
+    if several:
+        return Evaluation(*found, scores=told.numpy())
+    return Evaluation(*found, confidence=told.numpy(), before=before.numpy())
+
+
+def _before(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(b,) int64: classes that stand before the label's; of equal logits the first, as for argmax.
+
+    :param logits: (b, C). :param labels: (b,).
+    """
+    own = logits.gather(1, labels[:, None])  # (b, 1)
+    first = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]  # (b, C)
+    # Not ">": nothing compares with NaN, and a label would stand before it.
+    return torch.where(first, ~(logits < own), ~(logits <= own)).sum(dim=1)
 
 
 def _right(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

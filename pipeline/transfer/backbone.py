@@ -57,6 +57,7 @@ class Backbone:
         (its tensors may fit several), of that and a word more.
     :ivar classes: of its own head; 0 if it came without one.
     :ivar pictures: as it was shown them; none where the file does not say.
+    :ivar names: of the classes that its head answers for; none where the file does not say.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Backbone:
     weights: dict
     classes: int
     pictures: Pictures | None = None
+    names: list[str] | None = None
 
     @classmethod
     def read(cls, path: str, *, ema: bool = False, tell: bool = True, name: str | None = None) -> "Backbone":
@@ -84,7 +86,7 @@ class Backbone:
         with torch.device("meta"):
             head = f"{build(about.name, 1, **switches(about)).head_name}.weight"
         classes = len(found.tensors[head]) if head in found.tensors else 0
-        return cls(found.file, digest, about, found.tensors, classes, found.pictures)
+        return cls(found.file, digest, about, found.tensors, classes, found.pictures, found.classes)
 
     @property
     def stages(self) -> list[str]:
@@ -95,6 +97,11 @@ class Backbone:
     def stride(self) -> int:
         """Pixels of a picture's side to one position of its last stage."""
         return self._bare.pattern.stride
+
+    @property
+    def smallest(self) -> int:
+        """Side of the smallest picture that it takes, pixels."""
+        return self._bare.pattern.smallest
 
     @property
     def _bare(self) -> ConvNet:

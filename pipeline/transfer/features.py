@@ -8,7 +8,7 @@ and not there come from one pass; another resolution is another loader, and anot
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,14 @@ def preprocessing(loader: Loader) -> dict:
     return settings | {"side": loader.pictures.evaluation_size}
 
 
+def without_tf32() -> AbstractContextManager[None]:
+    """Within it a GPU's convolutions are float32's: by default they round to TF32's ten bits."""
+    # What flags() is not given it sets to a default of its own, which for cuDNN is off.
+    return torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False
+    )
+
+
 def refuse(faults: list[Fault]) -> None:
     """A transfer result is of all pictures or none.
 
@@ -115,14 +123,9 @@ def _extract(
     start = ranks.gather(growing.rows if growing else 0)[0]
     faults: list[Fault] = []
     bad = False
-    # A GPU's convolutions would round to TF32's ten bits by default. What flags() is not given it sets to a
-    # default of its own, which for cuDNN is off.
-    exact = torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False
-    )
     bar = Bar(title, n, "pictures", ranks.first, start)
     ranks.at(title, 0)
-    with growing or nullcontext(), torch.inference_mode(), exact, bar:
+    with growing or nullcontext(), torch.inference_mode(), without_tf32(), bar:
         rows = evaluation_rows(n, batch, ranks.rank, ranks.world, start)
         for step, each in enumerate(loader.evaluation(rows, batch) if start < n else (), 1):
             ranks.at("agreeing")
