@@ -29,7 +29,9 @@ from pipeline.study.seeds import (
     over_seeds,
     over_seeds_of_logs,
 )
+from pipeline.train import Job, fit
 from pipeline.train.ranks import join
+from pipeline.train.run import splits
 
 STUDY_FILES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
 NETS = ("plain8", "plain14", "resnet8", "resnet14")
@@ -305,11 +307,13 @@ def test_shortcuts_cost_what_arithmetic_says(small_index, tmp_path):
     assert sizes == sorted(sizes), "the more is cut, the less is kept"
 
 
-def test_features_once_and_for_each_give_the_same(done, small_index):
-    folder, _ = done
+def test_features_once_and_for_each_give_the_same(small_index, tmp_path, capfd):
+    folder, config = tmp_path, quick_config(small_index, tmp_path, model__width=0.25, train__epochs=0.1)
+    with join("cpu") as ranks:
+        fit(Job(config, ranks, **splits(config)))
     tree = {
         "name": "twice", "runs": str(folder), "seeds": [0], "tasks": 2, "train": 60, "test": 40,
-        "checkpoint": str(folder / "small" / "resnet8-seed0"),
+        "checkpoint": str(config.folder),
         "data": {"index": str(small_index), "test": "test", "pictures": {"size": 32, "eval_resize": None}},
     }  # fmt: skip
     path = written(folder, tree)
@@ -323,6 +327,12 @@ def test_features_once_and_for_each_give_the_same(done, small_index):
     assert (folder / "twice" / "seed0.json").stat().st_mtime_ns == before
     assert (folder / "twice" / "study.md").read_text() == text
     assert not list((folder / "twice").glob("tmp*")), "nothing is left of the extractions"
+    tree["name"] = "held"
+    with claim(folder / "held"), pytest.raises(SystemExit) as left:
+        main(["precompute", written(folder, tree)])
+    assert left.value.code == 2
+    assert "held: another job works in this folder" in capfd.readouterr().err
+    assert not list((folder / "held").glob("*.json")), "two at once disturb each other's seconds"
 
 
 def test_a_page_of_vgg(small_index, tmp_path):
