@@ -15,6 +15,7 @@ from conftest import ROOT, config_tree, quick_config
 from launch.study import main
 from pipeline.claim import claim
 from pipeline.config import StudyConfig, UserError, full_words, load
+from pipeline.machine import hardware
 from pipeline.monitor.metrics import read_rows
 from pipeline.study.members import Members
 from pipeline.study.page import Page, Verdict
@@ -321,6 +322,8 @@ def test_features_once_and_for_each_give_the_same(small_index, tmp_path, capfd):
     text = (folder / "twice" / "study.md").read_text()
     assert "every task's accuracy is the same" in text
     found = json.loads((folder / "twice" / "seed0.json").read_text())
+    assert found["hardware"] == hardware()
+    assert f"Hardware: {hardware()}. Seconds are of the clock" in text
     assert [len(found["once"][0]["probe_s"]), len(found["each"])] == [2, 2]
     before = (folder / "twice" / "seed0.json").stat().st_mtime_ns
     main(["precompute", path])
@@ -353,6 +356,11 @@ def test_a_page_of_vgg(small_index, tmp_path):
     assert "by 20.0 [20.0, 20.0] points" in markdown(page)
     assert "| vgg11 | 50.0" in markdown(page)
     assert "A: 29.6" in markdown(page)
+    assert "Hardware: not kept; torch not kept." in markdown(page)
+    for seed in study.seeds:
+        entries = [{"after_step": 0, "torch": "2"}, {"after_step": 1, "torch": "2", "hardware": "1 × H100"}]
+        (configs["vgg13", seed].folder / "code.yaml").write_text(yaml.safe_dump(entries))
+    assert "Hardware: not kept, 1 × H100; torch not kept, 2." in markdown(vgg.page(Trained(study, configs)))
 
 
 def make_runs(configs: dict, wrong: dict[str, float]) -> None:

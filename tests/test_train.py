@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import TrainConfig, UserError, dump, load
 from pipeline.data.index import open_index
+from pipeline.machine import hardware
 from pipeline.models import build
 from pipeline.monitor.metrics import MetricsFile, read_rows
 from pipeline.train import Job, checkpoint, fit, run
@@ -202,6 +203,8 @@ def test_a_finished_run_is_tested_again_on_other_pictures(small_index, tmp_path)
     }
     assert len(rows) == 2
     assert json.loads((folder / "confusion.json").read_text())["pictures"] == 250
+    (code,) = yaml.safe_load((folder / "code.yaml").read_text())
+    assert code["hardware"] == hardware("cpu")
 
 
 @pytest.mark.parametrize("noted", [True, False])

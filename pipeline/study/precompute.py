@@ -13,10 +13,11 @@ from pipeline.data.index import Split, open_index
 from pipeline.data.loader import Loader
 from pipeline.figures.style import Look, new_figure, styled, title
 from pipeline.files import write_whole
+from pipeline.machine import hardware
 from pipeline.progress import say
 from pipeline.study.page import Page, Panel, Table, Verdict
 from pipeline.study.seeds import AGREES, DIFFERS, judge, over_seeds
-from pipeline.study.trained import hardware
+from pipeline.study.trained import each_once
 from pipeline.train.ranks import Ranks
 from pipeline.train.run import claimed
 from pipeline.transfer.backbone import Backbone
@@ -49,7 +50,8 @@ def _measure_seed(study: PrecomputeConfig, seed: int, backbone: Backbone, ranks:
     found = {"once": [_solve(study, backbone, pictures, halves, ranks)]}
     found["each"] = [_solve(study, backbone, pictures, [half], ranks) for half in halves]
     if ranks.first:
-        write_whole(_file(study, seed), json.dumps({"settings": _settings(study), **found}).encode())
+        about = {"settings": _settings(study), "hardware": hardware()}
+        write_whole(_file(study, seed), json.dumps(about | found).encode())
 
 
 def check(study: PrecomputeConfig, tell: bool = True) -> Backbone:
@@ -160,7 +162,8 @@ def page(study: PrecomputeConfig) -> Page:
     )
     told = [
         f"{study.tasks} tasks × {len(seeds)} seeds, features of {study.checkpoint}, frozen.",
-        f"{hardware()}. Seconds are of the clock, on a machine that others may have used too.",
+        f"Hardware: {each_once(seed.get('hardware') for seed in seeds)}. Seconds are of the clock, on a "
+        "machine that others may have used too.",
     ]
     head = ["tasks", "once, s", "for each, s"]
     return Page(
