@@ -20,8 +20,9 @@ EXAMPLE = """examples:
   python -m launch.study depth seeds=[0,1,2,3,4] run.train.epochs=10 name=depth-10
   torchrun --nproc-per-node 8 -m launch.study depth full=true
 
-The same command again continues; a second one beside it takes runs that the first has not begun. The page
-stands in runs/NAME/study.html when all runs are done.
+The same command again continues; a second one beside it takes runs that the first has not begun (of
+precompute it is refused: two would disturb each other's seconds). The page stands in runs/NAME/study.html
+when all runs are done.
 """
 STUDIES = {
     "depth": StudyConfig,

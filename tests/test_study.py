@@ -15,6 +15,7 @@ from jobs import wait_until
 from launch.study import main
 from pipeline.claim import claim
 from pipeline.config import StudyConfig, UserError, full_words, load
+from pipeline.machine import hardware
 from pipeline.monitor.metrics import read_rows
 from pipeline.study.members import Members
 from pipeline.study.page import Page, Verdict
@@ -29,7 +30,9 @@ from pipeline.study.seeds import (
     over_seeds,
     over_seeds_of_logs,
 )
+from pipeline.train import Job, fit
 from pipeline.train.ranks import join
+from pipeline.train.run import splits
 
 STUDY_FILES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
 NETS = ("plain8", "plain14", "resnet8", "resnet14")
@@ -304,11 +307,13 @@ def test_shortcuts_cost_what_arithmetic_says(small_index, tmp_path):
     assert sizes == sorted(sizes), "the more is cut, the less is kept"
 
 
-def test_features_once_and_for_each_give_the_same(done, small_index):
-    folder, _ = done
+def test_features_once_and_for_each_give_the_same(small_index, tmp_path, capfd):
+    folder, config = tmp_path, quick_config(small_index, tmp_path, model__width=0.25, train__epochs=0.1)
+    with join("cpu") as ranks:
+        fit(Job(config, ranks, **splits(config)))
     tree = {
         "name": "twice", "runs": str(folder), "seeds": [0], "tasks": 2, "train": 60, "test": 40,
-        "checkpoint": str(folder / "small" / "resnet8-seed0"),
+        "checkpoint": str(config.folder),
         "data": {"index": str(small_index), "test": "test", "pictures": {"size": 32, "eval_resize": None}},
     }  # fmt: skip
     path = written(folder, tree)
@@ -316,12 +321,20 @@ def test_features_once_and_for_each_give_the_same(done, small_index):
     text = (folder / "twice" / "study.md").read_text()
     assert "every task's accuracy is the same" in text
     found = json.loads((folder / "twice" / "seed0.json").read_text())
+    assert found["hardware"] == hardware()
+    assert f"Hardware: {hardware()}. Seconds are of the clock" in text
     assert [len(found["once"][0]["probe_s"]), len(found["each"])] == [2, 2]
     before = (folder / "twice" / "seed0.json").stat().st_mtime_ns
     main(["precompute", path])
     assert (folder / "twice" / "seed0.json").stat().st_mtime_ns == before
     assert (folder / "twice" / "study.md").read_text() == text
     assert not list((folder / "twice").glob("tmp*")), "nothing is left of the extractions"
+    tree["name"] = "held"
+    with claim(folder / "held"), pytest.raises(SystemExit) as left:
+        main(["precompute", written(folder, tree)])
+    assert left.value.code == 2
+    assert "held: another job works in this folder" in capfd.readouterr().err
+    assert not list((folder / "held").glob("*.json")), "two at once disturb each other's seconds"
 
 
 def test_a_page_of_vgg(small_index, tmp_path):
@@ -342,6 +355,11 @@ def test_a_page_of_vgg(small_index, tmp_path):
     assert "by 20.0 [20.0, 20.0] points" in markdown(page)
     assert "| vgg11 | 50.0" in markdown(page)
     assert "A: 29.6" in markdown(page)
+    assert "Hardware: not kept; torch not kept." in markdown(page)
+    for seed in study.seeds:
+        entries = [{"after_step": 0, "torch": "2"}, {"after_step": 1, "torch": "2", "hardware": "1 × H100"}]
+        (configs["vgg13", seed].folder / "code.yaml").write_text(yaml.safe_dump(entries))
+    assert "Hardware: not kept, 1 × H100; torch not kept, 2." in markdown(vgg.page(Trained(study, configs)))
 
 
 def make_runs(configs: dict, wrong: dict[str, float]) -> None:

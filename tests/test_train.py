@@ -19,6 +19,7 @@ from jobs import back_to_the_first
 
 from pipeline.config import TrainConfig, UserError, dump, load
 from pipeline.data.index import open_index
+from pipeline.machine import hardware
 from pipeline.models import build
 from pipeline.models.pattern import IMAGENET, VGG
 from pipeline.monitor.metrics import MetricsFile, read_rows
@@ -208,6 +209,8 @@ def test_a_finished_run_is_tested_again_on_other_pictures(small_index, tmp_path)
     }
     assert len(rows) == 2
     assert json.loads((folder / "confusion.json").read_text())["pictures"] == 250
+    (code,) = yaml.safe_load((folder / "code.yaml").read_text())
+    assert code["hardware"] == hardware("cpu")
 
 
 @pytest.mark.parametrize("noted", [True, False])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pipeline.config import TrainConfig, dump
 from pipeline.files import write_whole
-from pipeline.monitor.codebase import code_state, keep_code
+from pipeline.machine import hardware
+from pipeline.monitor.codebase import CODE, code_state, keep_code
 from pipeline.monitor.metrics import MetricsFile
 from pipeline.preempt import PREEMPTED, Preempted
 from pipeline.progress import Bar, say
@@ -39,9 +40,9 @@ class Monitor:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / "config.yaml", dump(config).encode())
             self._file = MetricsFile(folder / "metrics.jsonl", step, self._pictures)
-            code = code_state()
+            code = code_state() | {"hardware": hardware(config.train.device)}
             if step < steps:
-                keep_code(folder / "code.yaml", code, step)
+                keep_code(folder / CODE, code, step)
             if config.monitor.wandb:
                 from pipeline.monitor.wandb_run import WandbRun  # takes a second to import
 

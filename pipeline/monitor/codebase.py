@@ -1,4 +1,4 @@
-"""Which code made which steps of a run: code.yaml in its folder, and the same in W&B's config."""
+"""Which code made which steps of a run, on what: code.yaml in its folder, and the same in W&B's config."""
 
 import os
 import platform
@@ -11,6 +11,7 @@ import yaml
 
 from pipeline.files import write_whole
 
+CODE = "code.yaml"
 PATIENCE = 10.0
 """Seconds that git may take: a file system can hang, and a run does without."""
 
@@ -66,13 +67,19 @@ def without_secrets(url: str) -> str:
 def keep_code(file: Path, code: dict, step: int) -> None:
     """Notes in a YAML list that the steps after ``step`` are made by this code; written whole.
 
-    A run continued with other code gets another entry; entries of steps that are done again go.
+    A run continued with other code, or on other hardware, gets another entry; entries of steps that are done
+    again go.
     """
-    try:
-        known = yaml.safe_load(file.read_text("utf-8"))
-        before = [entry for entry in known if entry["after_step"] < step]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):
-        before = []  # a new run, or a file that is not ours any more
+    before = [entry for entry in read_code(file) if entry["after_step"] < step]
     same = before and {**before[-1], "after_step": 0} == {"after_step": 0, **code}
     entries = before if same else [*before, {"after_step": step, **code}]
     write_whole(file, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).encode())
+
+
+def read_code(file: Path) -> list[dict]:
+    """Its entries; none of a new run, or of a file that is not ours any more."""
+    try:
+        known = yaml.safe_load(file.read_text("utf-8"))
+        return [entry for entry in known if entry["after_step"] >= 0]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):
+        return []

@@ -13,11 +13,13 @@ from pipeline.data.index import Split, open_index
 from pipeline.data.loader import Loader
 from pipeline.figures.style import Look, new_figure, styled, title
 from pipeline.files import write_whole
+from pipeline.machine import hardware
 from pipeline.progress import say
 from pipeline.study.page import Page, Panel, Table, Verdict
 from pipeline.study.seeds import AGREES, DIFFERS, judge, over_seeds
-from pipeline.study.trained import hardware
+from pipeline.study.trained import each_once
 from pipeline.train.ranks import Ranks
+from pipeline.train.run import claimed
 from pipeline.transfer.backbone import Backbone
 from pipeline.transfer.features import features
 from pipeline.transfer.probe import probe
@@ -28,22 +30,28 @@ WAYS = ("once", "each")
 def measure(study: PrecomputeConfig, ranks: Ranks) -> None:
     """A file of seconds for each seed; a seed that is done is not done again.
 
-    :raises UserError: no such checkpoint or index, or too few pictures.
+    :raises UserError: no such checkpoint or index, too few pictures, or another command measures: two would
+        disturb each other's seconds.
     :raises Preempted: the job was asked to stop between two extractions, or in one.
     """
     backbone = check(study, tell=ranks.first)
-    for seed in study.seeds:
-        if read(study, seed) is not None:
-            continue
-        if ranks.first:
-            say(f"{study.name}: seed {seed}")
-        pictures, halves = _drawn(study, seed)
-        # The disk's cache and the libraries' first calls are paid for before anything is timed.
-        _solve(study, backbone, pictures, halves[:1], ranks)
-        found = {"once": [_solve(study, backbone, pictures, halves, ranks)]}
-        found["each"] = [_solve(study, backbone, pictures, [half], ranks) for half in halves]
-        if ranks.first:
-            write_whole(_file(study, seed), json.dumps({"settings": _settings(study), **found}).encode())
+    with claimed(study.folder, ranks):
+        for seed in study.seeds:
+            if read(study, seed) is None:
+                _measure_seed(study, seed, backbone, ranks)
+
+
+def _measure_seed(study: PrecomputeConfig, seed: int, backbone: Backbone, ranks: Ranks) -> None:
+    if ranks.first:
+        say(f"{study.name}: seed {seed}")
+    pictures, halves = _drawn(study, seed)
+    # The disk's cache and the libraries' first calls are paid for before anything is timed.
+    _solve(study, backbone, pictures, halves[:1], ranks)
+    found = {"once": [_solve(study, backbone, pictures, halves, ranks)]}
+    found["each"] = [_solve(study, backbone, pictures, [half], ranks) for half in halves]
+    if ranks.first:
+        about = {"settings": _settings(study), "hardware": hardware()}
+        write_whole(_file(study, seed), json.dumps(about | found).encode())
 
 
 def check(study: PrecomputeConfig, tell: bool = True) -> Backbone:
@@ -154,7 +162,8 @@ def page(study: PrecomputeConfig) -> Page:
     )
     told = [
         f"{study.tasks} tasks × {len(seeds)} seeds, features of {study.checkpoint}, frozen.",
-        f"{hardware()}. Seconds are of the clock, on a machine that others may have used too.",
+        f"Hardware: {each_once(seed.get('hardware') for seed in seeds)}. Seconds are of the clock, on a "
+        "machine that others may have used too.",
     ]
     head = ["tasks", "once, s", "for each, s"]
     return Page(

@@ -1,17 +1,14 @@
-"""What the members' metrics.jsonl say: errors over the epochs, and how long it took."""
+"""What the members' folders say: errors over the epochs, on what hardware, and how long it took."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipeline.config import StudyConfig, TrainConfig
-from pipeline.cores import granted_cores
-from pipeline.machine import processor
+from pipeline.monitor.codebase import CODE, read_code
 from pipeline.monitor.history import History, busy, read_history
 from pipeline.progress import clock
 from pipeline.study.members import Key
@@ -54,9 +51,8 @@ class Trained:
 
     def told(self) -> list[str]:
         """Size, hardware and time, in sentences for the page."""
-        here = f"{hardware()}; torch {torch.__version__.split('+')[0]}."
         if not self.runs:
-            return [here]
+            return []
         run = next(iter(self.runs.values()))
         data, batch = run.config["data"], run.config["train"]["batch"]
         last = max(run.rows, key=lambda row: row["step"])
@@ -71,8 +67,19 @@ class Trained:
         return [
             f"{nets}: {epochs:.3g} epochs of {shown}, batch {batch}, {steps:,} steps a run, "
             f"{width:g} × the paper's channels.",
-            f"{here} {time}, at {min(rates):,.0f} to {max(rates):,.0f} pictures/s a run (medians).",
+            f"Hardware: {self._noted('hardware')}; torch {self._noted('torch')}. "
+            f"{time}, at {min(rates):,.0f} to {max(rates):,.0f} pictures/s a run (medians).",
         ]
+
+    def _noted(self, key: str) -> str:
+        """What the runs' code.yaml say, which their jobs wrote: each once, of all jobs of all runs."""
+        entries = [entry for run in self.runs.values() for entry in read_code(run.path / CODE) or [{}]]
+        return each_once(entry.get(key) for entry in entries)
+
+
+def each_once(noted: Iterable[str | None]) -> str:
+    """In the order of their coming; "not kept" for runs of before it was noted."""
+    return ", ".join(dict.fromkeys(each or "not kept" for each in noted))
 
 
 def last_error(run: History, split: str) -> float:
@@ -92,9 +99,3 @@ def error_curve(runs: Iterable[History], split: str, bins: int = 40) -> tuple[np
         found.append([(epochs[part].mean(), 100 * (1 - top1[part].mean())) for part in parts])
     array = np.array(found)  # (S, B, 2)
     return array[0, :, 0], array[:, :, 1]
-
-
-def hardware() -> str:
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
-    return f"{granted_cores()} of {os.cpu_count()} cores of an {processor()}"
