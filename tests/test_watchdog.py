@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -67,22 +66,8 @@ with join("cpu", hang_timeout=30) as ranks:
 """
 
 
-@pytest.fixture(scope="module")
-def transfer(small_index, tmp_path_factory) -> Iterator[subprocess.Popen]:
-    """It mostly waits: started before this module's first job, it does so beside it."""
-    folder = tmp_path_factory.mktemp("transfer")
-    (folder / "transfer.py").write_text(TRANSFER)
-    words = (str(folder / "transfer.py"), str(small_index), str(folder / "features"))
-    process = torchrun(2, *words, options=("--shutdown-timeout", "3"))
-    yield process
-    if process.poll() is None:  # nobody asked for its end
-        process.terminate()
-        process.communicate()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.usefixtures("transfer")
 def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(
     small_index, tmp_path, undisturbed
 ):
@@ -110,9 +95,12 @@ def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_transfer_waits_for_a_long_fit_and_not_for_a_rank_that_stands_still(transfer):
-    said, told = transfer.communicate(timeout=600)
-    assert transfer.returncode == 1, told
+def test_a_transfer_waits_for_a_long_fit_and_not_for_a_rank_that_stands_still(small_index, tmp_path):
+    (tmp_path / "transfer.py").write_text(TRANSFER)
+    words = (str(tmp_path / "transfer.py"), str(small_index), str(tmp_path / "features"))
+    process = torchrun(2, *words, options=("--shutdown-timeout", "3"))
+    said, told = process.communicate(timeout=600)
+    assert process.returncode == 1, told
     assert said.count("fitted") == 2, "both waited 65 s and not 30"
     (message,) = re.findall(r"error: no progress for 30 s .*", told)
     assert re.search(
