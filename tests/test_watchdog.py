@@ -148,7 +148,7 @@ def test_who_hangs_in_an_evaluation_is_told_from_who_waits(small_index):
         ranks = Watched(joined.rank, joined.world, joined.local_rank, joined.device, Place())
         loader = Noted(split, pictures, Loading(threads=1), ranks.device, True)
         evaluate(model, loader, 24, ranks, torch.float32, "validate")
-    assert (len(moves), len(Watched.waits)) == (6, 3 + 4)
+    assert (len(moves), len(Watched.waits)) == (6, 3 + 5)
     for moving, waiting in product(moves, Watched.waits):
         before = {rank: Beat("n1", 100 + rank, step=7, beats=3) for rank in range(2)}
         now = {0: replace(before[0], phase=waiting, beats=5), 1: replace(before[1], phase=moving, beats=5)}
