@@ -284,6 +284,12 @@ def test_fast_means_a_quarter_of_the_papers_epochs():
     assert fast.train.epochs <= paper.train.epochs / 4
     assert fast.model == paper.model
     assert fast.data == paper.data
+    wide = recipe("cifar10/resnet14_fast")
+    assert wide.train.epochs <= paper.train.epochs / 7.5
+    assert differences(wide.data.model_dump(), paper.data.model_dump()) == {
+        "pictures.pad_colour",
+        "pictures.flip_alternately",
+    }
 
 
 # --- fair experiments -------------------------------------------------------------------------------------
