@@ -119,7 +119,8 @@ def test_every_figure_is_in_the_result(done):
         assert each["low"] <= each["value"] <= each["high"]
         for number, row in enumerate(each["results"]):
             name = kind if x is None else f"{kind}-{x}"
-            kept = Answers.read(config.folder / f"transfer/other/analyses/{name}-{number}.npz")
+            name += f"-{number}" if number < 2 else f"-{number}-of-{number % 2}"
+            kept = Answers.read(config.folder / f"transfer/other/analyses/{name}.npz")
             assert row["value"] == np.mean(kept.answers == kept.labels)
             assert row["low"] <= row["value"] <= row["high"]
             assert row["chosen"] == json.loads(json.dumps(kept.chosen))
@@ -181,7 +182,8 @@ def test_neighbours_and_shots_are_scikit_learns_on_the_right_pictures(done):
         rows = rows[few_shot(labels[rows], 4, number, 3, of_drawn=True)]
         unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (seen.at(rows), seen.pool)]
         theirs = LogisticRegression(C=1.0, tol=1e-9, max_iter=10_000).fit(unit[0], labels[rows])
-        kept = Answers.read(config.folder / f"transfer/other/analyses/shots-4-{number}.npz")
+        name = f"shots-4-{number}" if number < 2 else "shots-4-2-of-0"
+        kept = Answers.read(config.folder / f"transfer/other/analyses/{name}.npz")
         assert np.mean(kept.answers == theirs.predict(unit[1])) > 0.97
 
 
