@@ -97,9 +97,9 @@ def missing(training: TrainConfig, transfer: TransferConfig, prepare: list[str])
             raise UserError(f"--prepare {line!r}: say where to with --out FOLDER")
         made[Path(words[words.index("--out") + 1]).absolute()] = words
     for key, folder in wanted.items():
-        if not _there(folder) and Path(folder).absolute() not in made:
+        if not is_index(folder) and Path(folder).absolute() not in made:
             raise UserError(f'{key}: no index in {folder}; add --prepare "SOURCE --root DIR --out {folder}"')
-    return [words for folder, words in made.items() if not _there(folder)]
+    return [words for folder, words in made.items() if not is_index(folder)]
 
 
 def check(training: TrainConfig, transfer: TransferConfig, ranks: int) -> None:
@@ -108,12 +108,10 @@ def check(training: TrainConfig, transfer: TransferConfig, ranks: int) -> None:
     :raises UserError: their complaint.
     """
     from pipeline.train import dry_run
-    from pipeline.transfer.analyses import check_analyses
-    from pipeline.transfer.task import Task
+    from pipeline.transfer.analyses import check_tasks
 
     dry_run(training, ranks)
-    tasks = [Task.open(each, transfer.seed, f"datasets.{i}") for i, each in enumerate(transfer.datasets)]
-    check_analyses(transfer, tasks, None)
+    check_tasks(transfer)
 
 
 class Steps:
@@ -163,7 +161,7 @@ class Steps:
             self._process.send_signal(number)
 
 
-def _there(folder: str | Path) -> bool:
+def is_index(folder: str | Path) -> bool:
     return (Path(folder) / "index.json").exists()
 
 

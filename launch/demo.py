@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from launch import door, parser_of
-from launch.chain import Steps, agreed_ranks
+from launch.chain import Steps, agreed_ranks, is_index
 from pipeline.config import TrainConfig, TransferConfig, load
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
@@ -55,9 +55,7 @@ def demo(root: Path | None, ranks: int | None) -> None:
 
 def prepare(root: Path | None, wanted: dict[str, tuple[str, ...]]) -> None:
     """Makes the indexes that are not there yet."""
-    missing = {
-        folder: classes for folder, classes in wanted.items() if not (Path(folder) / "index.json").exists()
-    }
+    missing = {folder: classes for folder, classes in wanted.items() if not is_index(folder)}
     if not missing:
         return
     from pipeline.data import sources

@@ -19,8 +19,6 @@ must name just these.
 
 HANG_TIMEOUT = 900.0
 """Seconds without progress, as of a transfer."""
-A_DAY = 86400.0
-"""Seconds. The first rank alone computes intervals; of a million pictures that takes its time."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         if words.json and words.json.is_dir():
             raise UserError(f"--json {words.json}: is a folder; name a file")
         # Torch and DALI take seconds to import: these mistakes are told before.
-        from pipeline.train.ranks import join
+        from pipeline.train.ranks import A_DAY, join
         from pipeline.transfer.classifier import keep, score, table
 
         choice = {"ema": words.ema, "batch": words.batch}

@@ -93,7 +93,7 @@ from pipeline.data.index import open_index
 from pipeline.data.batches import training_rows
 from pipeline.data.order import Order
 from pipeline.train.engine import build_engine
-from pipeline.train.loop import Job
+from pipeline.train import Job
 from pipeline.train.ranks import join
 
 config = load(TrainConfig, sys.argv[1], sys.argv[2:])

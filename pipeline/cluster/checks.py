@@ -7,8 +7,7 @@ from pipeline.cluster.submission import Request
 from pipeline.config import TrainConfig, TransferConfig, UserError
 from pipeline.plan import brief
 from pipeline.train import checkpoint, dry_run
-from pipeline.transfer.analyses import check_analyses
-from pipeline.transfer.task import Task
+from pipeline.transfer.analyses import check_tasks
 
 
 def training(configs: list[TrainConfig], request: Request, index: bool = True) -> list[str]:
@@ -34,7 +33,6 @@ def transferring(config: TransferConfig, request: Request, trained: bool = True)
     path = Path(config.checkpoint)
     if trained and (checkpoint.latest(path) is None if path.is_dir() else not path.exists()):
         raise UserError(f"checkpoint: {path}: no checkpoint there; train first, or use submit chain")
-    tasks = [Task.open(each, config.seed, f"datasets.{i}") for i, each in enumerate(config.datasets)]
-    check_analyses(config, tasks, None)
+    check_tasks(config)
     names = ", ".join(dataset.name for dataset in config.datasets)
     return [f"{config.folder}/transfer: {names}, {request.ranks} ranks each"]

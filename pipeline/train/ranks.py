@@ -19,8 +19,8 @@ from pipeline.train.meeting import meet
 from pipeline.train.watchdog import Watchdog
 
 A_DAY = 86400.0
-"""Seconds. A fit or a look that all ranks wait for may take as long as the first rank lives; who hangs ends
-sooner."""
+"""Seconds. What all ranks wait for while the first one alone computes (a fit, a look, intervals) may take as
+long as that lives; who hangs ends sooner."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pipeline.claim import claim
 from pipeline.config import TrainConfig, UserError, dump
 from pipeline.data.index import Split, open_index
 from pipeline.models import build
-from pipeline.train.loop import Job, fit
+from pipeline.train.job import Job
+from pipeline.train.loop import fit
 from pipeline.train.plan import Plan
 from pipeline.train.ranks import Ranks
 from pipeline.train.weights import switches

@@ -82,6 +82,15 @@ def check_analyses(
             raise UserError(f"frozen.map: {name} has {tested} test pictures, a map needs 10; leave it out")
 
 
+def check_tasks(config: TransferConfig) -> None:
+    """All of a transfer that can be checked before its checkpoint is there.
+
+    :raises UserError: as the transfer would.
+    """
+    tasks = [Task.open(each, config.seed, f"datasets.{i}") for i, each in enumerate(config.datasets)]
+    check_analyses(config, tasks, None)
+
+
 def _check_shots(most: int, task: Task) -> None:
     classes = task.learned.classes
     for drawn in task.draws:
