@@ -11,12 +11,13 @@ from collections.abc import Callable
 from launch.train import main
 from pipeline.train import loop
 from pipeline.train.engine import Engine
+from pipeline.train.job import Job
 from pipeline.train.meter import Meter
 
 PLACES = {
     "first pass": (Engine, "prime"),
     "first batch": (Meter, "next"),
-    "evaluation": (loop, "evaluate"),
+    "evaluation": (Job, "evaluate"),
     "saving": (Engine, "state"),
     "last evaluation": (loop._Course, "_watch_validation", lambda course, done: done == course.plan.steps),
 }
