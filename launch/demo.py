@@ -1,4 +1,4 @@
-"""The main job on real pictures, in minutes: CIFAR-10's animals to a ResNet-20 to the vehicles' table."""
+"""The main job on real pictures, in minutes: CIFAR-10's animals to a ResNet-8 to the vehicles' table."""
 
 import time
 from pathlib import Path
@@ -49,7 +49,7 @@ def demo(root: Path | None, ranks: int | None) -> None:
     run = load_run(training.folder)
     (test,) = [row for row in run.rows if row["split"] == "test"]
     right = f"{test['top1']:.1%} of the test pictures right, chance is {1 / len(ANIMALS):.1%}"
-    print(f"\nResNet-20 on {len(ANIMALS)} classes of animals: {right}")
+    print(f"\n{training.model.name} on {len(ANIMALS)} classes of animals: {right}")
     print(f"report: {report}   ({time.monotonic() - start:.0f} s)")
 
 
