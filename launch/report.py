@@ -1,5 +1,7 @@
 """Writes report.md, plots/*.png and one self-contained report.html into each run's folder."""
 
+from pathlib import Path
+
 from launch import door, parser_of
 
 EXAMPLE = """examples:
@@ -17,7 +19,8 @@ def main(argv: list[str] | None = None) -> None:
         # Matplotlib takes a second to import: --help need not wait.
         from pipeline import report
 
-        runs = [report.load(folder) for folder in words.runs]
+        folders = {Path(folder).resolve(): folder for folder in words.runs}  # each once
+        runs = [report.load(folder) for folder in folders.values()]
         for run in runs:
             print(report.write(run))
         if len(runs) > 1:

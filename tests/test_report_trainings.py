@@ -1,14 +1,16 @@
 """Several trainings in one table: settings as lines, seeds as a mean with its interval."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import door
+from conftest import config_tree, door
 from scipy import stats
 
+from pipeline.config import TrainConfig
 from pipeline.report import load, settings
 
 SCORES = {0.1: [0.90, 0.91, 0.92], 0.2: [0.88, 0.89, 0.87]}
@@ -33,7 +35,8 @@ def written(root: Path, name: str, score: float | None, ema: float | None = None
         place[last] = value
     rows = [{"time": 1.0, "step": 10, "epoch": 1.0, "split": "train", "loss": 1.0, "top1": 0.5}]
     if score is not None:
-        rows.append({"time": 2.0, "step": 20, "epoch": 2.0, "split": "test", "loss": 0.3, "top1": score})
+        rows.append(rows[0] | {"time": 2.0, "step": 20, "epoch": 2.0})
+        rows.append(rows[-1] | {"split": "test", "loss": 0.3, "top1": score})
         rows[-1] |= {"ema_top1": ema} if ema else {}
     (root / name).mkdir()
     (root / name / "config.yaml").write_text(yaml.safe_dump(tree))
@@ -74,14 +77,55 @@ def test_another_index_engine_or_split_is_another_setting(tmp_path):
 
 def test_without_a_test_split_a_run_has_ended_with_its_last_step(tmp_path):
     how = {"data__test": None, "data__val": "val"}
-    for name, changes in {"epochs": {}, "steps": {"train__epochs": 100, "train__steps": 20}}.items():
-        folder = Path(written(tmp_path, name, 0.5, **how, **changes))
+
+    def one(name: str, score: float | None, old: str = "", new: str = "", **changes) -> tuple:
+        folder = Path(written(tmp_path, name, score, **how, **changes))
         rows = (folder / "metrics.jsonl").read_text().replace('"test"', '"val"')
-        (folder / "metrics.jsonl").write_text(rows)
+        (folder / "metrics.jsonl").write_text(rows.replace(old, new) if old else rows)
         (found,) = settings([load(folder)])
-        assert (found.split, found.top1.value, found.unfinished) == ("val", 50.0, [])
-    (found,) = settings([load(written(tmp_path, "begun", None, **how))])
-    assert (found.top1, found.unfinished) == (None, ["begun"])
+        return found.split, found.top1 and found.top1.value, found.unfinished
+
+    ended = ("val", 50.0, [])
+    assert one("epochs", 0.5) == ended
+    assert one("steps", 0.5, train__epochs=100, train__steps=20) == ended
+    # 15,625 steps of 96 of 50,000 pictures are 29.999999999999996 epochs, of 30 that were asked.
+    assert one("rounded", 0.5, '"epoch": 2.0', '"epoch": 1.9999999999999998') == ended
+    assert one("begun", None) == (None, None, ["begun"])
+    evaluated_before = '"epoch": 1.0, "split": "val"'
+    late = one(
+        "evaluating", 0.5, '"step": 20, "epoch": 2.0, "split": "val"', f'"step": 10, {evaluated_before}'
+    )
+    assert late == (None, None, ["evaluating"]), "an earlier epoch's figure is not the last one's"
+
+
+def test_runs_of_one_seed_are_one_seed(tmp_path):
+    """Of the undisturbed and the killed run of one seed the mean, and no interval of no width."""
+    scores = {"whole": (0.75, 0), "killed": (0.77, 0), "other": (0.80, 1)}
+    folders = [written(tmp_path, name, score, seed=seed) for name, (score, seed) in scores.items()]
+    (found,) = settings([load(folder) for folder in folders[:2]])
+    assert (found.top1.told("{:.2f}"), found.top1.seeds, found.ended) == ("76.00", 1, 2)
+    (found,) = settings([load(folder) for folder in folders])
+    assert (found.top1.value, found.top1.seeds) == (78.0, 2)
+    told = door("launch.report", *folders[:2])
+    assert re.search(r"^test +76\.00 +1 in 2 runs *$", told.stdout, re.MULTILINE), told.stdout
+
+
+def test_a_key_that_is_newer_than_a_run_makes_no_other_setting(tmp_path):
+    folders = [Path(written(tmp_path, name, 0.5)) for name in ("old", "new")]
+    for seed, folder in enumerate(folders):
+        tree = config_tree("x", tmp_path, seed=seed, data__test="test", train__epochs=2.0)
+        tree = TrainConfig.model_validate(tree).model_dump()
+        if folder.name == "old":
+            del tree["model"]["shortcut"]
+        (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    (found,) = settings([load(folder) for folder in folders])
+    assert (found.values, found.ended) == ({}, 2)
+
+
+def test_a_folder_that_is_given_twice_counts_once(runs):
+    found = door("launch.report", runs[0], f"{runs[0]}/")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("report") == 1
 
 
 def test_the_door_prints_the_table(runs, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from rich import box
@@ -9,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.config import TrainConfig
 from pipeline.report.inputs import Run
 from pipeline.study.seeds import PERCENT, Interval, over_seeds
-from pipeline.train.resume import FREE
+from pipeline.train.resume import FREE, completed
 
 ALIKE = ("seed", *(key for key in FREE if key not in ("engine", "data.index", "data.val", "data.test")))
 """Keys and sections that make no other setting: they say how and where a run computes, not what."""
@@ -22,20 +24,22 @@ class Setting:
     """Trainings that differ in nothing but their seeds.
 
     :ivar values: of the keys in which settings differ. :ivar split: on which they were evaluated last.
-    :ivar top1: percent, over the seeds that have ended. :ivar average: the same of the moving average.
-    :ivar unfinished: names of runs that have not ended.
+    :ivar top1: percent, over the seeds that have ended; runs of one seed count once, with their mean: they
+        say nothing of other seeds. :ivar average: the same of the moving average.
+    :ivar ended: runs that have. :ivar unfinished: names of those that have not.
     """
 
     values: dict[str, Any]
     split: str | None
     top1: Interval | None
     average: Interval | None
+    ended: int
     unfinished: list[str]
 
 
 def settings(runs: list[Run]) -> list[Setting]:
     """In the order of their values; runs without a training's config are left out."""
-    told = [(run, dict(_flat(run.config))) for run in runs if run.config]
+    told = [(run, dict(_flat(completed(TrainConfig, run.config)))) for run in runs if run.config]
     keys = dict.fromkeys(key for _, config in told for key in config)
     differing = [key for key in keys if len({repr(config.get(key)) for _, config in told}) > 1]
     groups: dict[str, list[Run]] = {}
@@ -59,6 +63,8 @@ def print_trainings(found: list[Setting], console: Console | None = None) -> Non
         figures = [each.top1, each.average] if averaged else [each.top1]
         waiting = [f"+ {len(each.unfinished)} not ended"] if each.unfinished else []
         seeds = [str(each.top1.seeds)] if each.top1 else []
+        if each.top1 and each.ended > each.top1.seeds:
+            seeds.append(f"in {each.ended} runs")
         shown.add_row(
             *(Text(_word(value)) for value in each.values.values()),
             each.split or "–",
@@ -73,11 +79,16 @@ def _setting(runs: list[Run], values: dict[str, Any]) -> Setting:
     split = next((name for name in ("test", "val") if ended and all(run.last(name) for run in ended)), None)
 
     def figure(key: str) -> Interval | None:
-        found = [run.last(split, key=key) for run in ended] if split else []
-        return over_seeds([100 * each[1] for each in found], PERCENT) if found and all(found) else None
+        by_seed: dict[Any, list[float]] = {}
+        for run in ended if split else []:
+            found = run.last(split, key=key)
+            if found is None:
+                return None
+            by_seed.setdefault(run.config.get("seed"), []).append(100 * found[1])
+        return over_seeds([fmean(each) for each in by_seed.values()], PERCENT) if by_seed else None
 
-    unfinished = [run.name for run in runs if run not in ended]
-    return Setting(values, split, figure("top1"), figure("ema_top1"), unfinished)
+    unfinished = [run.name for run in runs if not _ended(run)]
+    return Setting(values, split, figure("top1"), figure("ema_top1"), len(ended), unfinished)
 
 
 def _ended(run: Run) -> bool:
@@ -85,9 +96,13 @@ def _ended(run: Run) -> bool:
     data, train = run.config.get("data", {}), run.config.get("train", {})
     if data.get("test"):
         return run.last("test") is not None
-    last = {key: max((row.get(key, 0) for row in run.rows), default=0) for key in ("epoch", "step")}
+    of = {split: [row for row in run.rows if row.get("split") == split] for split in ("train", "val")}
+    last = {key: max((row.get(key, 0) for row in of["train"]), default=0) for key in ("epoch", "step")}
+    if data.get("val") and max((row.get("step", 0) for row in of["val"]), default=0) < last["step"]:
+        return False
     ends = (train.get("epochs"), last["epoch"]), (train.get("steps"), last["step"])
-    return any(end is not None and reached >= end for end, reached in ends)  # what comes first
+    # What comes first; steps that make up an epoch can add up to a rounding less.
+    return any(end is not None and reached >= end - 1e-6 for end, reached in ends)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
