@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 75 preempted
 import argparse
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
@@ -67,6 +68,17 @@ def parser_of(name: str, description: str, examples: str) -> argparse.ArgumentPa
     """A door's parser: ``--help`` shows the examples as they are written."""
     raw = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(prog=name, description=description, epilog=examples, formatter_class=raw)
+
+
+def split_words(option: str, line: str) -> list[str]:
+    """A command line's words that stand in one option, as a shell would take them.
+
+    :raises UserError: a quote that is not closed.
+    """
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UserError(f"{option} {line!r}: {str(error).lower()}; a quote within words is \\'") from None
 
 
 @contextmanager

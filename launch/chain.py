@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from launch import NOTE, door, leave, noted, parser_of
+from launch import NOTE, door, leave, noted, parser_of, split_words
+from pipeline.cluster.nodes import check_split
 from pipeline.config import TrainConfig, TransferConfig, UserError, load
-from pipeline.data.order import share
 from pipeline.preempt import PREEMPTED
 
 EXAMPLE = """example, of own pictures in folders by class:
@@ -27,7 +27,8 @@ EXAMPLE = """example, of own pictures in folders by class:
 
 The transfer's name, runs and checkpoint are the training's.
 """
-HANDED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+"""What asks to stop: a scheduler, a terminal that is closed, Ctrl-C."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
 def chain(config: str, overrides: list[str], tasks: str, prepare: list[str], ranks: int | None) -> None:
     """
     :param tasks: the transfer's config. :param prepare: words of ``launch.prepare``, one string an index.
-    :raises UserError: configs, indexes and ranks do not go together; told before anything is begun.
+    :raises UserError: configs, indexes and ranks do not go together: told before anything is begun, but for
+        what pictures tell that are yet to be prepared.
     """
     start = time.monotonic()
     training = load(TrainConfig, config, overrides)
@@ -69,18 +71,26 @@ def agreed_ranks(training: TrainConfig, transfer: TransferConfig, ranks: int | N
 
     :raises UserError: they cannot split a batch.
     """
-    trained = [mode for mode in transfer.modes if mode != "frozen"]
-    recipes = {"": training} | {f"{mode}.": getattr(transfer, mode) for mode in trained}
-    batches = {f"{name}train.batch": recipe.train for name, recipe in recipes.items()}
+    if ranks is not None and ranks < 1:
+        raise UserError(f"--ranks: {ranks}; give 1 or more")
     if ranks is None:
         import torch  # takes seconds: a mistake in a config is told before
 
         gpus = range(1, torch.cuda.device_count() + 1)
-        pieces = [each.batch // each.accumulate for each in batches.values()]
-        ranks = max((count for count in gpus if not any(n % count for n in pieces)), default=2)
-    for key, each in batches.items():
-        share(each.batch, ranks, each.accumulate, key)
+        ranks = max((count for count in gpus if _split(training, transfer, count)), default=2)
+    check_split(training, ranks)
+    check_split(transfer, ranks)
     return ranks
+
+
+def _split(training: TrainConfig, transfer: TransferConfig, ranks: int) -> bool:
+    """Whether so many ranks can split all batches."""
+    try:
+        check_split(training, ranks)
+        check_split(transfer, ranks)
+    except UserError:
+        return False
+    return True
 
 
 def missing(training: TrainConfig, transfer: TransferConfig, prepare: list[str]) -> list[list[str]]:
@@ -92,7 +102,7 @@ def missing(training: TrainConfig, transfer: TransferConfig, prepare: list[str])
     wanted |= {f"datasets.{i}.index": each.index for i, each in enumerate(transfer.datasets)}
     made = {}
     for line in prepare:
-        words = shlex.split(line)
+        words = split_words("--prepare", line)
         if "--out" not in words[:-1]:
             raise UserError(f"--prepare {line!r}: say where to with --out FOLDER")
         made[Path(words[words.index("--out") + 1]).absolute()] = words
@@ -115,19 +125,19 @@ def check(training: TrainConfig, transfer: TransferConfig, ranks: int) -> None:
 
 
 class Steps:
-    """Commands one after the other, to which signals are handed on; a context.
+    """Commands one after the other, which are asked to stop when this process is; a context.
 
     The whole ends with the code of the first that does not end well: it has said in a line why.
     """
 
     def __init__(self):
         self._process: subprocess.Popen | None = None
-        self._asked = False
+        self._asked = self._told = False
 
     def __enter__(self) -> "Steps":
-        self._before = {number: signal.signal(number, self._hand_on) for number in HANDED_ON}
-        # The terminal's goes to the step too, which saves and ends; this process waits for it.
-        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._hand_on)
+        # What nohup or a script's & has this process ignore stays ignored.
+        heard = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._remember) for number in heard}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -149,16 +159,23 @@ class Steps:
             # torchrun that was asked to stop ends by the signal, whether its ranks have saved or not.
             note = Path(folder) / "code"
             about = (environment or {}) | os.environ | {NOTE: str(note)}
-            self._process = subprocess.Popen(command, env=about)
+            # A terminal's Ctrl-C would reach torchrun too, whose ranks it ends without their saving.
+            self._process = subprocess.Popen(command, env=about, process_group=0)
+            self._hand_on()  # what came while it was started
             code = noted(note, self._process.wait())
         self._process = None
         if code or self._asked:
             leave(code if code > 0 else 128 - code if code else PREEMPTED)
 
-    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+    def _remember(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
-        if self._process is not None and number != signal.SIGINT:
-            self._process.send_signal(number)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """As SIGTERM, on which ranks save; once: a second one would cut short torchrun's waiting for them."""
+        if self._asked and not self._told and self._process is not None:
+            self._told = True
+            self._process.terminate()
 
 
 def is_index(folder: str | Path) -> bool:

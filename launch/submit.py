@@ -5,7 +5,7 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from launch import door, parser_of
+from launch import door, parser_of, split_words
 from pipeline.config import UserError
 
 EXAMPLE = """examples:
@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         elif words.action == "transfer":
             pieces, plan = orders.transfer(*about, request)
         else:
-            more = (words.transfer, words.prepare, request, words.transfer_nodes)
+            prepare = words.prepare and split_words("--prepare", words.prepare)
+            more = (words.transfer, prepare, request, words.transfer_nodes)
             pieces, plan = orders.chain(*about, *more)
         tell(pieces, plan, scripts=words.dry_run)
         if not words.dry_run:

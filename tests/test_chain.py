@@ -1,6 +1,7 @@
 """From raw pictures in folders to the transfer table in one command, on this machine."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -56,6 +57,8 @@ def test_mistakes_cost_a_line_and_nothing_is_begun(tmp_path, words):
         (words[:-2], r'datasets\.0\.index: no index in .*second; add --prepare "SOURCE --root DIR --out .*"'),
         ([*words[:-1], "cifar10"], "--prepare 'cifar10': say where to with --out FOLDER"),
         ([*words, "train.batch=13"], r"train\.batch: 13 pictures cannot be split over 2 ranks"),
+        ([*words, "--ranks", "0"], r"--ranks: 0; give 1 or more"),
+        ([*words[:-1], "imagefolder --root /Bob's --out x"], r"--prepare .*Bob's.*: no closing quotation"),
         ([*words, "train.bach=12"], r"train\.bach: no such key; did you mean train\.batch\?"),
     ]:
         found = door("launch.chain", *wrong)
@@ -64,6 +67,40 @@ def test_mistakes_cost_a_line_and_nothing_is_begun(tmp_path, words):
         assert re.search(told, found.stderr), found.stderr
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / "runs").exists()
+
+
+WAITS = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+pathlib.Path({there!r}).touch()
+time.sleep({seconds})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "inherited"),
+    [*((name, "SIG_DFL") for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")), ("SIGHUP", "SIG_IGN")],
+)
+def test_a_step_is_asked_to_save_whatever_asked_the_chain(name, inherited, tmp_path):
+    """Sent to the terminal's whole group, too; what nohup or a script's & has it ignore is ignored."""
+    (tmp_path / "waits.py").write_text(WAITS.format(there=str(tmp_path / "there"), seconds=2))
+    program = f"""
+import signal
+signal.signal(signal.{name}, signal.default_int_handler if {(name, inherited) == ("SIGINT", "SIG_DFL")}
+              else signal.{inherited})
+from launch.chain import Steps
+with Steps() as steps:
+    steps.python("waits")
+"""
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, start_new_session=True
+    )
+    while not (tmp_path / "there").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, getattr(signal, name))
+    assert process.wait(timeout=60) == (0 if inherited == "SIG_IGN" else 75)
 
 
 @pytest.mark.slow

@@ -59,10 +59,13 @@ def test_a_pointer_that_a_machines_death_emptied_names_nothing(left, tmp_path):
     with pytest.raises(UserError, match=r"checkpoint: .*best: names no checkpoint; give one of those"):
         checkpoint.read(folder / "best")
     checkpoint.save(folder, 4, STATE, keep=1)
+    os.utime(folder / "best", (stamp := (folder / "step_00000003.pt").stat().st_mtime, stamp))
+    for step in (5, 6):
+        checkpoint.save(folder, step, STATE, keep=1)
     kept = [checkpoint.step_of(path) for path in checkpoint.numbered(folder)]
-    assert kept == [1, 3, 4], "the best is still there, whichever it is"
-    checkpoint.save(folder, 5, STATE, keep=1, best=True)
-    assert [checkpoint.step_of(path) for path in checkpoint.numbered(folder)] == [5]
+    assert kept == [1, 3, 6], "the best is still there, whichever it is, and what is newer goes"
+    checkpoint.save(folder, 7, STATE, keep=1, best=True)
+    assert [checkpoint.step_of(path) for path in checkpoint.numbered(folder)] == [7]
 
 
 def test_an_old_one_that_somebody_else_removes_is_not_missed(tmp_path, monkeypatch):

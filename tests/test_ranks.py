@@ -1,7 +1,9 @@
 """Which device a rank computes on, and whose fault it is where there is none."""
 
 import pytest
+import torch
 
+from pipeline.config import UserError
 from pipeline.train.ranks import gpus_given, join
 
 ON_NODE = {"SLURMD_NODENAME": "n7", "SLURM_GPUS_ON_NODE": "8"}
@@ -16,6 +18,7 @@ ON_NODE = {"SLURMD_NODENAME": "n7", "SLURM_GPUS_ON_NODE": "8"}
         ({"SLURM_GPUS_ON_NODE": "8"}, 0),
         (ON_NODE | {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}, 8),
         (ON_NODE | {"CUDA_VISIBLE_DEVICES": "2,GPU-fef8089b"}, 2),
+        (ON_NODE | {"CUDA_VISIBLE_DEVICES": "MIG-7d0a8c3e,MIG-c6d4f1ef"}, 1),
         (ON_NODE | {"CUDA_VISIBLE_DEVICES": "-1"}, 0),
         (ON_NODE | {"CUDA_VISIBLE_DEVICES": ""}, 0),
     ],
@@ -37,6 +40,12 @@ def test_gpus_that_torch_does_not_see_are_the_nodes_fault(device, blind_node):
     """Not the user's, whose job would not be queued again; and nothing to train on CPUs for."""
     told = r"n7: SLURM has given 4096 GPUs, torch sees \d+: the driver is older than CUDA \d"
     with pytest.raises(RuntimeError, match=told), join(device):
+        pass
+
+
+def test_a_torch_without_cuda_is_the_users_mistake(blind_node, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(UserError, match=r"this torch \(.*\) is built without CUDA; write"), join("auto"):
         pass
 
 

@@ -95,6 +95,10 @@ def test_a_small_job_shares_its_node(place, capsys):
     assert "#SBATCH --mem=0" not in told
     for line in ("#SBATCH --mem=16G", "#SBATCH --cpus-per-task=4", "#SBATCH --no-kill"):
         assert told.count(f"\n{line}\n") == 1
+    submit.main(["train", "quick.yaml", "--dry-run", "--sbatch=mem-per-gpu=64G"])
+    told = capsys.readouterr().out
+    assert "\n#SBATCH --mem-per-gpu=64G\n" in told
+    assert "#SBATCH --mem=" not in told, "sbatch refuses both"
 
 
 def test_a_chain_prepares_only_what_is_missing(place, capsys, small_index):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import runpy
+import signal
 import sys
 import weakref
 
@@ -23,7 +24,7 @@ from pipeline.machine import hardware
 from pipeline.models import build
 from pipeline.models.pattern import IMAGENET, VGG
 from pipeline.monitor.metrics import MetricsFile, read_rows
-from pipeline.train import Job, checkpoint, fit, resume, run
+from pipeline.train import Job, checkpoint, fit, loop, resume, run
 from pipeline.train.engine import Engine
 from pipeline.train.plan import Plan
 from pipeline.train.ranks import Ranks, join
@@ -195,6 +196,25 @@ def test_a_run_started_again_from_nothing_is_evaluated_again(small_index, tmp_pa
         assert len(samples["pictures"]) == 4
 
 
+def test_samples_of_other_pictures_do_not_outlive_a_run_that_dies_before_it_has_new_ones(
+    small_index, tmp_path, monkeypatch
+):
+    """Without a test split they are of the last validation, whose row is written before the last save."""
+    how = {"train__epochs": 0.3, "monitor__samples": 4}
+    with join("cpu") as ranks:
+        run(quick_config(small_index, tmp_path, data__val="val", **how), ranks)
+        folder = tmp_path / "quick"
+        assert json.loads((folder / "confusion.json").read_text())["pictures"] == 50
+        other = quick_config(small_index, tmp_path, data__val="train", **how)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Course, "finish", lambda _: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                run(other, ranks)
+        assert [row["split"] for row in read_rows(folder / "metrics.jsonl")][-1] == "val"
+        run(other, ranks)
+    assert json.loads((folder / "confusion.json").read_text())["pictures"] == 250
+
+
 def test_a_finished_run_is_tested_again_on_other_pictures(small_index, tmp_path):
     with join("cpu") as ranks:
         for test, val in (("test", "val"), ("train", None), ("train", None)):
@@ -293,6 +313,8 @@ def test_start_weights_need_the_same_network(small_index, tmp_path):
     [
         (224, {}, None),
         (448, {"progressive": {"start": 224, "epochs": [0, 1], "multiple": 224}}, None),
+        (448, {"progressive": {"start": 224, "epochs": [5, 5]}}, None),
+        (224, {"progressive": {"start": 160, "epochs": [0, 0]}}, None),
         (200, {}, "size: vgg11 on pictures of 200 pixels"),
         (448, {"progressive": {"start": 160, "epochs": [0, 1]}}, "progressive.start: .* of 160 pixels"),
         (448, {"progressive": {"start": 224, "epochs": [0, 1]}}, "progressive.multiple: .* of 256 pixels"),

@@ -1,6 +1,5 @@
 """What submit's actions come to: the pieces to submit, checked, and their plan in a few lines."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def transfer(path: str, overrides: list[str], request: Request) -> Order:
 
 
 def chain(
-    path: str, overrides: list[str], tasks: str, prepare: str | None, request: Request, nodes: str
+    path: str, overrides: list[str], tasks: str, prepare: list[str] | None, request: Request, nodes: str
 ) -> Order:
     """Prepare if there is no index, train, transfer, report; each when the one before has ended well.
 
@@ -51,8 +50,8 @@ def chain(
     small = replace(request, nodes=nodes)
     trains = submission.train([config], config.folder, request)
     pieces, index = [trains], True
-    if prepare and not Path(config.data.index).exists():
-        words, index = ["launch.prepare", *shlex.split(prepare), "--out", config.data.index], False
+    if prepare and not (Path(config.data.index) / "index.json").exists():
+        words, index = ["launch.prepare", *prepare, "--out", config.data.index], False
         alone = replace(request, gpus_per_node=0)
         first = submission.command("prepare", words, config.folder, alone)
         pieces = [first, trains.waits(afterok="prepare")]

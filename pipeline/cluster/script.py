@@ -20,6 +20,8 @@ def render(name: str, settings: Mapping[str, object], folder: Path) -> str:
     :param settings: by sbatch's long option; True stands without a value, None leaves what the script says,
         False drops it.
     """
+    if any(settings.get(key) for key in ("mem-per-cpu", "mem-per-gpu")):
+        settings = {"mem": False} | settings  # sbatch takes one of the three
     wanted = {key: value for key, value in settings.items() if value is not None and value is not False}
     lines, place = [], 0
     for line in (SCRIPTS / f"{name}.sbatch").read_text().splitlines():

@@ -103,12 +103,12 @@ class Stream:
         :raises RuntimeError: the given one, if the pictures are not to blame.
         """
         for fed in under_way:
-            bad = [] if self.form.decoded else self._undecodable(fed, list(range(len(fed.rows))))
-            # When no picture at all can be decoded it is the decoder (or the GPU) that fails. Pictures, not
-            # places: what fills up the last batch of an evaluation is one picture again and again.
-            blamed, all_of_it = len(np.unique(fed.rows[bad])), len(np.unique(fed.rows))
-            if 0 < blamed < max(2, all_of_it):
-                return feed.reject(fed, bad)
+            # Pictures, not places: what fills up the last batch of an evaluation is one again and again.
+            pictures, places = np.unique(fed.rows, return_index=True)
+            bad = [] if self.form.decoded else self._undecodable(fed, places.tolist())
+            # When no picture at all can be decoded it is the decoder (or the GPU) that fails.
+            if 0 < len(bad) < max(2, len(pictures)):
+                return feed.reject(fed, np.flatnonzero(np.isin(fed.rows, fed.rows[bad])).tolist())
         raise error
 
     def _undecodable(self, fed: Fed, places: list[int]) -> list[int]:

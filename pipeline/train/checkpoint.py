@@ -12,6 +12,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -59,11 +60,12 @@ def save(
         reason = cause.strerror if cause else "the file system took only part of it"
         raise UserError(f"{path}: cannot be written: {reason}; the checkpoints before it are whole") from None
     kept = {path, _pointed(folder / BEST)}
-    if None in kept and (folder / BEST).exists():
-        return path  # which was the best is not known until there is a better one: none is removed
+    # Which was the best is not known then until there is a better one: what it may have named is kept.
+    named = (folder / BEST).stat().st_mtime if None in kept and (folder / BEST).exists() else -1
     for old in [other for other in numbered(folder) if step_of(other) <= step][:-keep]:
-        if old not in kept:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # somebody else has removed it
+            if old not in kept and old.stat().st_mtime > named:
+                old.unlink()
     return path
 
 

@@ -31,6 +31,9 @@ from pipeline.train.ranks import Ranks
 from pipeline.train.start import build_model
 from pipeline.train.writer import Writer
 
+SAMPLES = ("confusion.json", "samples.npz")
+"""What a run keeps of its last evaluation for the report, in this order."""
+
 
 def fit(job: Job) -> nn.Module:
     """Trains, or continues, to the last step; the trained model, the same on every rank.
@@ -122,21 +125,26 @@ class _Course:
         """Evaluates on the test split, once, and keeps some of its pictures for the report."""
         job, monitor, done = self.job, self.monitor, self.plan.steps
         split, name = (job.test, "test") if job.test is not None else (job.val, "val")
-        file = self.config.folder / "samples.npz"
-        last = file if self.config.monitor.samples else self.config.folder / "confusion.json"
+        confusion, samples = (self.config.folder / name for name in SAMPLES)
+        last = samples if self.config.monitor.samples else confusion
         if split is None or self.ranks.any(monitor.found(done, name) is not None and last.exists()):
             return
-        if self.ranks.first:
-            last.unlink(missing_ok=True)  # of other pictures, or of the run before
+        self._drop_samples()
         row, predictions = self._evaluated(split, name)
         if name == "test" and monitor.found(done, name) is None:
             monitor.write(self._row(done, name) | row)
         if self.ranks.first:
             about = (predictions, split.labels, split.classes)
-            keep_confusion(self.config.folder / "confusion.json", done, name, *about)
+            keep_confusion(confusion, done, name, *about)
             rows = spread(len(split), self.config.monitor.samples)
-            keep_samples(file, job.loader(split), rows, {"predictions": predictions[rows]})
+            keep_samples(samples, job.loader(split), rows, {"predictions": predictions[rows]})
             monitor.end(done)
+
+    def _drop_samples(self) -> None:
+        """Those of other pictures or of the run before: no row is yet there that they are taken to be of."""
+        if self.ranks.first:
+            for name in SAMPLES:
+                (self.config.folder / name).unlink(missing_ok=True)
 
     def _advance(self, done: int, batches: Iterator[Batch], meter: Meter, bad: NonFinite) -> None:
         """Step number ``done``, and its row."""
@@ -203,6 +211,8 @@ class _Course:
     def _watch_validation(self, done: int) -> float | None:
         """Evaluates on the validation split; see ``_best``."""
         row, _ = self._evaluated(self.job.val, "val")
+        if done == self.plan.steps and self.job.test is None:
+            self._drop_samples()
         self.monitor.write(self._row(done, "val") | row)
         return self._best(row)
 

@@ -136,6 +136,10 @@ def _computes_on_gpu(device: str, local_rank: int) -> bool:
         return False
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (given := gpus_given(os.environ)) > seen:
+        if torch.version.cuda is None:
+            raise UserError(
+                f"this torch ({torch.__version__}) is built without CUDA; write train.device: cpu"
+            )
         # No mistake of the user's, and no reason to train on CPUs: the job is queued again, maybe elsewhere.
         raise RuntimeError(
             f"{os.environ['SLURMD_NODENAME']}: SLURM has given {given} GPUs, torch sees {seen}: the driver "
@@ -162,8 +166,10 @@ def gpus_given(environment: Mapping[str, str]) -> int:
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return given
-    named = takewhile(lambda each: each and not each.startswith("-"), visible.split(","))
-    return min(given, len(list(named)))
+    named = list(takewhile(lambda each: each and not each.startswith("-"), visible.split(",")))
+    # Of slices of GPUs a process sees one (NVIDIA, Multi-Instance GPU User Guide, CUDA device enumeration).
+    sliced = any(each.startswith("MIG-") for each in named)
+    return min(given, 1 if sliced else len(named))
 
 
 def _meet_by_address(master: str) -> None:

@@ -41,8 +41,9 @@ def refuse_random_pool(config: TrainConfig, pattern: Pattern) -> None:
     """
     pictures = config.data.pictures
     sides = [("size", pictures.size)]
-    if grows := pictures.progressive:
-        between = range(grows.multiple, pictures.size, grows.multiple)
+    if (grows := pictures.progressive) and grows.epochs[1] > 0:
+        begin, end = grows.epochs
+        between = range(grows.multiple, pictures.size, grows.multiple) if begin < end else ()
         sides.append(("progressive.start", grows.start))
         sides += [("progressive.multiple", side) for side in between if side > grows.start]
     for key, side in sides:

@@ -68,7 +68,8 @@ class Answers:
         complete(before)
         for key, (old, new) in differences(before, identity).items():
             # A training has a folder beside its answers, which would be gone on with.
-            made = " and ".join(map(str, [file, *sorted(file.parent.glob(f"{file.stem}-*/"))]))
+            folders = [file.with_suffix(""), *sorted(file.parent.glob(f"{file.stem}-*/"))]
+            made = " and ".join(map(str, [file, *filter(Path.is_dir, folders)]))
             if key in HASHED:
                 what = HASHED[key]
                 raise UserError(

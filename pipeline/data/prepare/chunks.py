@@ -57,7 +57,7 @@ def results(folder: Path, name: str, files: Files, how: How) -> pa.Table:
     threads = examiner_threads(how, granted_cores())
     with ThreadPoolExecutor(threads) as pool:
         work = _Work(folder, name, files, how, pool, threads)
-        work.drop_changed(paths)
+        work.drop_changed(chunks, paths)
         done = sum(len(rows) for rows, path in zip(chunks, paths, strict=True) if path.exists())
         with Bar(title, len(files), "pictures", done=done) as bar:
             for number, (rows, path) in enumerate(zip(chunks, paths, strict=True)):
@@ -78,9 +78,10 @@ class _Work:
         self._pool, self._ahead = pool, threads if how.decoded else 2 * threads
         self._examiner = Examiner(Place(files), files.banner, how)
 
-    def drop_changed(self, paths: list[Path]) -> None:
+    def drop_changed(self, chunks: list[np.ndarray], paths: list[Path]) -> None:
         """Removes earlier results that are no longer true: those chunks are to be done again."""
-        tables = {path: self._kept(number, path) for number, path in enumerate(paths) if path.exists()}
+        numbered = enumerate(zip(paths, map(len, chunks), strict=True))
+        tables = {path: self._kept(number, path, n) for number, (path, n) in numbered if path.exists()}
         count = sum(table.num_rows for table in tables.values())
         with Bar(f"check {self._name}", count, "pictures", show=count > 0) as bar:
             for path, table in tables.items():
@@ -89,8 +90,9 @@ class _Work:
                     path.unlink()
                 bar.advance(table.num_rows)
 
-    def _kept(self, number: int, path: Path) -> pa.Table:
-        """What is to be checked of an earlier result; none, and it is removed, where a node's end cut it."""
+    def _kept(self, number: int, path: Path, n: int) -> pa.Table:
+        """What is to be checked of an earlier result of ``n`` pictures; none, and it is removed, where a
+        node's end cut it."""
         about = ["row", "stamp", "reason"]
         content = path.read_bytes()
         try:
@@ -98,7 +100,8 @@ class _Work:
         except (pa.ArrowInvalid, OSError):  # Arrow tells a missing end as the latter
             found = None
         lost = self._how.pack and not shard_path(self._folder, self._name, number, self._how).exists()
-        if found is not None and not lost:
+        # Cut off behind its head it is a table of no rows.
+        if found is not None and found.num_rows == n and not lost:
             return found
         path.unlink()
         return RESULT.empty_table().select(about)
