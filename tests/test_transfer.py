@@ -124,8 +124,9 @@ def test_the_whole_stage_and_that_it_goes_on(pretrained, other_index, tmp_path):
     for change, message in {
         "checkpoint": r"checkpoint_sha256: .*frozen-0\.npz was made with other weights; give those",
         "per_class": r"train: .*frozen-0\.npz was made with other training pictures; give those",
-        "lr": r"finetuned\.optim\.lr: 0\.2, but .*finetuned-0\.npz was made with 0\.05; give 0\.05, another "
-        r"name, or remove .*finetuned-0\.npz and .*finetuned-0-[0-9a-f]{8}$",
+        "finetuned": r"finetuned\.optim\.lr: 0\.2, but .*finetuned-0\.npz was made with 0\.05; give 0\.05, "
+        r"another name, or remove .*finetuned-0\.npz and .*finetuned-0-[0-9a-f]{8}$",
+        "scratch": r"scratch\.optim\.lr: 0\.2, but .*, or remove .*scratch-0\.npz and .*scratch-0$",
     }.items():
         wrong = transfer_tree(pretrained, other_index, tmp_path)
         if change == "checkpoint":
@@ -133,7 +134,7 @@ def test_the_whole_stage_and_that_it_goes_on(pretrained, other_index, tmp_path):
         elif change == "per_class":
             wrong["datasets"][0]["per_class"] = 9
         else:
-            wrong["finetuned"] = wrong["finetuned"] | {"optim": {"lr": 0.2}}
+            wrong[change] = wrong[change] | {"optim": {"lr": 0.2}}
         with join("cpu") as ranks, pytest.raises(UserError, match=message):
             run(parse(TransferConfig, wrong, "test"), ranks)
     assert (folder / "config.yaml").read_text() == record
