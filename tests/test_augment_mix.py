@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from pipeline.config import Augment
-from pipeline.data.mix import Mix, mix, needs_even, plan
+from pipeline.data.mix import Mix, mix, plan
 from pipeline.train.loss import cross_entropy
 
 BOTH = Augment(mixup=0.2, cutmix=1.0)
@@ -86,8 +86,8 @@ def test_both_are_drawn_evenly_and_each_as_if_alone():
 
 
 def test_only_mixing_needs_even_batches():
-    assert [needs_even(augment) for augment in (Augment(), Augment(policy="rand", erase=0.5))] == [False] * 2
-    assert [needs_even(augment) for augment in KINDS.values()] == [True] * 3
+    assert not any(augment.in_pairs for augment in (Augment(), Augment(policy="rand", erase=0.5)))
+    assert all(augment.in_pairs for augment in KINDS.values())
     with pytest.raises(AssertionError):
         mix(*batch(5), 0, BOTH)
 

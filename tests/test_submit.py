@@ -160,10 +160,17 @@ def test_a_rendered_script_has_each_setting_once_and_its_own_body(tmp_path):
     assert sys.executable in text
 
 
-@given(batch=st.integers(1, 400), nodes=st.integers(1, 12), ranks=st.integers(1, 8))
-def test_as_many_nodes_are_used_as_divide_the_batch(batch, nodes, ranks):
-    config = parse(TrainConfig, config_tree(Path("index"), Path("runs"), train__batch=batch), "test")
-    fitting = [count for count in range(1, nodes + 1) if batch % (count * ranks) == 0]
+@given(
+    batch=st.integers(1, 400),
+    nodes=st.integers(1, 12),
+    ranks=st.integers(1, 8),
+    mixup=st.sampled_from([0, 1]),
+)
+def test_as_many_nodes_are_used_as_divide_the_batch(batch, nodes, ranks, mixup):
+    """Into even parts where pictures are mixed in pairs."""
+    changes = {"train__batch": batch, "data__pictures__augment__mixup": mixup}
+    config = parse(TrainConfig, config_tree(Path("index"), Path("runs"), **changes), "test")
+    fitting = [count for count in range(1, nodes + 1) if batch % (count * ranks * (1 + mixup)) == 0]
     if fitting:
         assert nodes_that_fit(config, nodes, ranks) == max(fitting)
     else:

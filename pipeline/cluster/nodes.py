@@ -9,9 +9,8 @@ from pipeline.network import address_towards
 def check_split(config: TrainConfig | TransferConfig, ranks: int) -> None:
     """:raises UserError: a global batch of the config cannot be spread evenly over so many ranks."""
     if isinstance(config, TrainConfig):
-        augment = config.data.pictures.augment
-        pairs = 2 if augment.mixup or augment.cutmix else 1
-        share(config.train.batch, ranks * pairs, config.train.accumulate)
+        in_pairs = config.data.pictures.augment.in_pairs
+        share(config.train.batch, ranks, config.train.accumulate, in_pairs=in_pairs)
         return
     for mode in set(config.modes) - {"frozen"}:
         train = getattr(config, mode).train

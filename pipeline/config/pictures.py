@@ -51,6 +51,11 @@ class Augment(Section):
     cutmix: NotNegative = 0.0
     """Alpha of cutmix's Beta distribution (Yun et al. 2019); 0 = off. With mixup: either, evenly."""
 
+    @property
+    def in_pairs(self) -> bool:
+        """Whether two pictures are mixed with each other, so that every micro-batch must be even."""
+        return self.mixup > 0 or self.cutmix > 0
+
 
 class Pictures(Section):
     """How a picture becomes the network's input; the same for training, features and finetuning."""

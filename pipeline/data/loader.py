@@ -53,7 +53,7 @@ class Loader:
             ready = self._batch(fed, images, fed.plan.weight)
             number = receipt(fed.plan.first, fed.rows, fed.plan.epochs, fed.arrays[1:])
             ready = replace(ready, receipt=number)
-            if mix.needs_even(augment):
+            if augment.in_pairs:
                 keys = (fed.plan.rows, fed.plan.epochs, seed)
                 images, mixed = mix.mix(ready.images, ready.labels, *keys, augment)
                 ready = replace(ready, images=images, mix=mixed)

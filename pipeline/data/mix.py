@@ -22,11 +22,6 @@ class Mix:
     share: Tensor  # (b,) float32, weight of the own label; the partner's is 1 - share
 
 
-def needs_even(augment: Augment) -> bool:
-    """Whether micro-batches must hold an even number of pictures."""
-    return augment.mixup > 0 or augment.cutmix > 0
-
-
 def mix(
     images: Tensor, labels: Tensor, rows: np.ndarray, epochs: np.ndarray, seed: int, augment: Augment
 ) -> tuple[Tensor, Mix]:
@@ -74,7 +69,7 @@ def plan(
     """
     from scipy.special import betaincinv  # 0.3 s to import, and most runs mix nothing
 
-    assert needs_even(augment)
+    assert augment.in_pairs
     u = draws.uniform(4, rows, epochs, seed, draws.MIX)
     mixup_share = 0.5 if augment.mixup and augment.cutmix else float(augment.mixup > 0)
     is_mixup = u[:, 0] < mixup_share

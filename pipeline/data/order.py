@@ -106,12 +106,13 @@ class Order:
         return self.at(np.arange(start, start + size))
 
 
-def share(batch: int, world: int, accumulate: int, key: str = "train.batch") -> int:
+def share(batch: int, world: int, accumulate: int, key: str = "train.batch", in_pairs: bool = False) -> int:
     """Pictures in one micro-batch of one rank.
 
-    :param key: where the batch stands in the config.
+    :param key: where the batch stands in the config. :param in_pairs: pictures are mixed with each other.
 
-    :raises UserError: the global batch cannot be cut into world x accumulate equal pieces.
+    :raises UserError: the global batch cannot be cut into world x accumulate equal pieces, or not into even
+        ones where they must be.
     """
     pieces = world * accumulate
     if batch % pieces:
@@ -120,4 +121,10 @@ def share(batch: int, world: int, accumulate: int, key: str = "train.batch") -> 
             f"{key}: {batch} pictures cannot be split over {world} ranks x {accumulate} accumulated "
             f"micro-batches; the nearest that can: {' or '.join(map(str, near))}"
         )
-    return batch // pieces
+    micro_batch = batch // pieces
+    if in_pairs and micro_batch % 2:
+        raise UserError(
+            f"{key}: {batch} gives each of {world} ranks micro-batches of {micro_batch}; mixup and cutmix "
+            "mix pairs, so that number must be even"
+        )
+    return micro_batch

@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pipeline.config import Train, TrainConfig, UserError
-from pipeline.data.mix import needs_even
+from pipeline.config import Train, TrainConfig
 from pipeline.data.order import share
 
 
@@ -29,12 +28,8 @@ class Plan:
     @classmethod
     def of(cls, config: TrainConfig, n: int, world: int) -> "Plan":
         """:raises UserError: the ranks cannot split the global batch, or not into pairs that are mixed."""
-        micro_batch = share(config.train.batch, world, config.train.accumulate)
-        if needs_even(config.data.pictures.augment) and micro_batch % 2:
-            raise UserError(
-                f"train.batch: {config.train.batch} gives each of {world} ranks micro-batches of "
-                f"{micro_batch}; mixup and cutmix mix pairs, so that number must be even"
-            )
+        in_pairs = config.data.pictures.augment.in_pairs
+        micro_batch = share(config.train.batch, world, config.train.accumulate, in_pairs=in_pairs)
         return cls(config, n, steps_of(config.train, n), micro_batch)
 
     @property
