@@ -82,13 +82,15 @@ def split_words(option: str, line: str) -> list[str]:
 
 
 @contextmanager
-def preemptible() -> Iterator[None]:
+def preemptible(terminal: bool = True) -> Iterator[None]:
     """Listens from here on, before anything heavy is imported; a job that was stopped and saved exits 75.
+
+    :param terminal: Ctrl-C asks to stop too, and does not end the process where it stands.
 
     Asked to stop when all is done but W&B's last minute, a job is done, though torchrun ends by the signal:
     the first rank notes that, as it does what comes last.
     """
-    STOP.listen()
+    STOP.listen(terminal)
     try:
         yield
         if STOP.asked and os.environ.get("RANK", "0") == "0":

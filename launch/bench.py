@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     told = {"help": "all that needs a GPU, unattended", "description": gpu.ABOUT, "epilog": gpu.EXAMPLE}
     gpu.add_words(benches.add_parser("gpu", **told, **raw))
     words = parser.parse_args(argv)
-    with door(), preemptible():
+    with door(), preemptible(terminal=False):
         command = ["python", "-m", "launch.bench", *(sys.argv[1:] if argv is None else argv)]
         {"loader": _loader, "step": _step, "probe": _probe, "gpu": _gpu}[words.bench](words, command)
 

@@ -1,4 +1,4 @@
-"""Asked to stop (SIGTERM, SIGUSR1, time running out): a job saves at the next step and ends with code 75.
+"""Asked to stop (SIGTERM, SIGUSR1, Ctrl-C, no time left): a job saves at the next step and ends with code 75.
 
 torchrun hands SIGTERM on to its ranks by itself; SIGUSR1 only with
 ``--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1``, else it dies of it.
@@ -24,14 +24,20 @@ class StopSignal:
         self.why = ""
         self._end = float("inf")  # Unix seconds
 
-    def listen(self) -> None:
+    def listen(self, terminal: bool = False) -> None:
         """From here on the signals are remembered; before, they end the process.
+
+        :param terminal: also Ctrl-C, the first one, and a terminal that is closed, unless they are ignored
+            (``nohup``, a script's ``&``).
 
         A rank whose torchrun is killed (by lack of memory, say) is asked too: else it would train on, and
         keep its run's folder from the job that goes on.
         """
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._remember)
+        for number in (signal.SIGINT, signal.SIGHUP) if terminal else ():
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._remember)
         if _UNDER_TORCHRUN in os.environ:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -50,6 +56,8 @@ class StopSignal:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.why = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)  # a second one ends at once
 
 
 def job_start() -> float:

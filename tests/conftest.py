@@ -152,7 +152,8 @@ def torchrun(
 def door(name: str, *words: str) -> subprocess.CompletedProcess:
     """What ``command`` does, within this process: a process of its own imports torch for seconds."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    listening = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    listening = {number: signal.getsignal(number) for number in numbers}
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             importlib.import_module(name).main(list(words))

@@ -16,7 +16,6 @@ from jobs import (
     start,
     steps_done,
     wait_until,
-    workers,
     write_config,
 )
 
@@ -89,11 +88,10 @@ def test_asked_at_any_place_it_loses_nothing(small_index, tmp_path, undisturbed)
     saved_where_it_stopped(run, 12, "SIGTERM", told)
     process = start(2, config, options=SIGNALS)
     wait_until(process, lambda: steps_done(run) >= 14)
-    os.kill(workers(process.pid)[1], signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C, which torchrun hands on as such
     _, told = process.communicate(timeout=900)
     stopped_with_75(process, told)
-    assert re.search(r"exitcode\s*: 75", told)
-    saved_where_it_stopped(run, 14, "SIGTERM", told)
+    saved_where_it_stopped(run, 14, "SIGINT", told)
     process = torchrun(2, str(ROOT / "tests" / "interrupted_job.py"), "last evaluation", config)
     _, told = process.communicate(timeout=900)
     stopped_with_75(process, told)
@@ -111,6 +109,37 @@ def test_the_time_limit_is_kept_by_itself(small_index, tmp_path):
     stopped_with_75(process, told)
     assert "(time limit)" in told
     assert checkpoint.read(run)["step"] == steps_done(run) > 0
+
+
+@pytest.fixture
+def signals():
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_one_ctrl_c_asks_and_a_second_one_ends(signals):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop = StopSignal()
+    stop.listen()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    stop.listen(terminal=True)
+    signal.raise_signal(signal.SIGINT)
+    assert (stop.asked, stop.why) == (True, "SIGINT")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_closed_terminal_asks_unless_nohup_has_it_ignored(ignored, signals):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    stop = StopSignal()
+    stop.listen(terminal=True)
+    signal.raise_signal(signal.SIGHUP)
+    assert stop.asked != ignored
 
 
 @pytest.mark.parametrize(
