@@ -88,16 +88,18 @@ def test_it_is_the_same_on_any_ranks_and_after_a_restart_and_another_seeds_is_no
 )
 def test_a_report_of_two_runs_says_whether_they_saw_the_same(tmp_path, changed, told):
     kept = {step: f"{step:016x}" for step in (20, 40, 60)}
-    for name, numbers in {"a": kept, "b": kept | {80: "0" * 16} | changed, "old": {}}.items():
+    other = {step: "1" * 16 for step in kept}
+    runs = {"old": {}, "a": kept, "b": kept | {80: "0" * 16} | changed, "seed1": other}
+    for name, numbers in runs.items():
         (tmp_path / name).mkdir()
         rows = [
             {"time": step, "step": step, "epoch": step / 100, "split": "train", "loss": 1.0, "top1": 0.5}
             | ({"receipt": numbers[step]} if numbers else {})
             for step in (numbers or kept)
         ]
-        (tmp_path / name / "config.yaml").write_text(f"name: {name}\n")
+        (tmp_path / name / "config.yaml").write_text(f"name: {name}\nseed: {int(name == 'seed1')}\n")
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = door("launch.report", *(str(tmp_path / name) for name in ("a", "b", "old")))
+    found = door("launch.report", *(str(tmp_path / name) for name in runs))
     assert found.returncode == 0, found.stderr
     lines = [line for line in found.stdout.splitlines() if " and " in line]
     assert [line.startswith(told) for line in lines] == [True]

@@ -1,13 +1,24 @@
 """Whether two runs were fed the same pictures, in order, cut and changed alike (``data.receipt``)."""
 
+from typing import Any
+
 from pipeline.report.inputs import Run
 
 
 def same_pictures(runs: list[Run]) -> list[str]:
-    """A line for each run after the first, against the first, where both kept receipts of the same steps."""
-    first, *others = runs
-    kept = _receipts(first)
-    return [line for other in others if (line := _told(first.name, kept, other.name, _receipts(other)))]
+    """A line for each run against the first one of its seed, where both kept receipts of the same steps.
+
+    That another seed is another order needs no saying.
+    """
+    first: dict[Any, tuple[str, dict[int, str]]] = {}
+    lines = []
+    for run in runs:
+        seed, kept = run.config.get("seed"), _receipts(run)
+        if seed in first and (line := _told(*first[seed], run.name, kept)):
+            lines.append(line)
+        elif kept:
+            first.setdefault(seed, (run.name, kept))
+    return lines
 
 
 def _receipts(run: Run) -> dict[int, str]:

@@ -127,7 +127,7 @@ def _training_tiles(run: Run) -> list[Tile]:
         _, waits = run.column("train", "data_wait")
         waited = clock.means(run).get("data_wait", np.mean(waits) if len(waits) else None)
         note = "median" if waited is None else f"median; {waited:.0%} waiting for pictures"
-        out.append(Tile("speed", tables.count(round(float(np.median(rates)))), "pictures/s", note))
+        out.append(Tile("pictures/s", tables.count(round(float(np.median(rates)))), note=note))
     return out
 
 
