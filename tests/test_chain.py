@@ -107,7 +107,8 @@ with Steps() as steps:
 def test_stopped_in_training_it_goes_on_to_the_table_and_then_does_nothing_again(tmp_path, words):
     """By Ctrl-C: a terminal sends it to the command's whole group."""
     run, pipes = tmp_path / "runs" / "quick", {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    program = [sys.executable, "-m", "launch.chain", *words]
+    # A shell that starts pytest in the background has it, and all below it, ignore Ctrl-C.
+    program = ["env", "--default-signal=INT", sys.executable, "-m", "launch.chain", *words]
     process = subprocess.Popen(program, cwd=ROOT, text=True, start_new_session=True, **pipes)
     while steps_done(run) < 3 and process.poll() is None:
         time.sleep(0.05)
