@@ -76,8 +76,11 @@ def test_a_rank_that_stands_still_ends_the_job_and_torchrun_brings_it_back(
     # Long enough for a first pass on a busy machine: a slow rank is no stuck one.
     process = start(2, config, "train.hang_timeout=30", options=RESTART)
     wait_until(process, lambda: steps_done(run) >= 9)
-    victim = workers(process.pid)[1]
+    first, victim = workers(process.pid)
+    os.kill(first, signal.SIGSTOP)
+    time.sleep(5)  # the other one waits for it; its place is told every other second
     os.kill(victim, signal.SIGSTOP)
+    os.kill(first, signal.SIGCONT)
     stopped = time.monotonic()
     _, told = process.communicate(timeout=900)
     assert process.returncode == 0, told
