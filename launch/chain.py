@@ -15,9 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 from launch import NOTE, door, leave, noted, parser_of, split_words
-from pipeline.cluster.nodes import check_split
+from pipeline.cluster.nodes import check_split, nodes_that_fit
 from pipeline.config import TrainConfig, TransferConfig, UserError, load
-from pipeline.preempt import PREEMPTED
+from pipeline.data.index import is_index
+from pipeline.preempt import PREEMPTED, SCHEDULERS, TERMINALS
 
 EXAMPLE = """example, of own pictures in folders by class:
   python -m launch.chain configs/imagenet/resnet18.yaml name=flowers data.index=data/flowers \\
@@ -27,8 +28,6 @@ EXAMPLE = """example, of own pictures in folders by class:
 
 The transfer's name, runs and checkpoint are the training's.
 """
-STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
-"""What asks to stop: a scheduler, a terminal that is closed, Ctrl-C."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,21 +75,10 @@ def agreed_ranks(training: TrainConfig, transfer: TransferConfig, ranks: int | N
     if ranks is None:
         import torch  # takes seconds: a mistake in a config is told before
 
-        gpus = range(1, torch.cuda.device_count() + 1)
-        ranks = max((count for count in gpus if _split(training, transfer, count)), default=2)
-    check_split(training, ranks)
-    check_split(transfer, ranks)
+        gpus = torch.cuda.device_count()
+        ranks = nodes_that_fit(gpus, 1, training, transfer) if gpus else 2
+    check_split(ranks, training, transfer)
     return ranks
-
-
-def _split(training: TrainConfig, transfer: TransferConfig, ranks: int) -> bool:
-    """Whether so many ranks can split all batches."""
-    try:
-        check_split(training, ranks)
-        check_split(transfer, ranks)
-    except UserError:
-        return False
-    return True
 
 
 def missing(training: TrainConfig, transfer: TransferConfig, prepare: list[str]) -> list[list[str]]:
@@ -136,7 +124,7 @@ class Steps:
 
     def __enter__(self) -> "Steps":
         # What nohup or a script's & has this process ignore stays ignored.
-        heard = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+        heard = [each for each in (*SCHEDULERS, *TERMINALS) if signal.getsignal(each) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._remember) for number in heard}
         return self
 
@@ -159,7 +147,7 @@ class Steps:
             # torchrun that was asked to stop ends by the signal, whether its ranks have saved or not.
             note = Path(folder) / "code"
             about = (environment or {}) | os.environ | {NOTE: str(note)}
-            # A terminal's Ctrl-C would reach torchrun too, whose ranks it ends without their saving.
+            # A terminal's Ctrl-C would else reach torchrun too, beside what is handed on to it.
             self._process = subprocess.Popen(command, env=about, process_group=0)
             self._hand_on()  # what came while it was started
             code = noted(note, self._process.wait())
@@ -176,10 +164,6 @@ class Steps:
         if self._asked and not self._told and self._process is not None:
             self._told = True
             self._process.terminate()
-
-
-def is_index(folder: str | Path) -> bool:
-    return (Path(folder) / "index.json").exists()
 
 
 if __name__ == "__main__":

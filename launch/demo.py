@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 
 from launch import door, parser_of
-from launch.chain import Steps, agreed_ranks, is_index
+from launch.chain import Steps, agreed_ranks
 from pipeline.config import TrainConfig, TransferConfig, load
+from pipeline.data.index import is_index
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 VEHICLES = ("airplane", "automobile", "ship", "truck")

@@ -43,7 +43,7 @@ def begun(ranks: int, module: str, path: str, overrides: list[str]) -> None:
     """The start of a job, or its end if it has come back in vain."""
     config = load(SCHEMAS[module], path, overrides)
     nodes = client.hostnames(os.environ["SLURM_JOB_NODELIST"])
-    fitting = nodes_that_fit(config, len(nodes), ranks)
+    fitting = nodes_that_fit(len(nodes), ranks, config)
     if fitting < len(nodes):
         say(f"{fitting} of {len(nodes)} nodes are used: the batch is not divisible over all of their ranks")
     history = History.read(_file(config.folder, "json"))

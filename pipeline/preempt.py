@@ -13,6 +13,9 @@ from types import FrameType
 
 _UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
+TERMINALS = (signal.SIGINT, signal.SIGHUP)
+"""Ctrl-C, and one that is closed."""
 PREEMPTED = 75
 """EX_TEMPFAIL: not failed, to be run again."""
 
@@ -33,9 +36,9 @@ class StopSignal:
         A rank whose torchrun is killed (by lack of memory, say) is asked too: else it would train on, and
         keep its run's folder from the job that goes on.
         """
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in SCHEDULERS:
             signal.signal(number, self._remember)
-        for number in (signal.SIGINT, signal.SIGHUP) if terminal else ():
+        for number in TERMINALS if terminal else ():
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._remember)
         if _UNDER_TORCHRUN in os.environ:

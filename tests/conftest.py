@@ -23,6 +23,7 @@ import pytest
 from pipeline.config import TrainConfig, parse
 from pipeline.data.prepare import write_index
 from pipeline.data.sources import Pixels, Source
+from pipeline.preempt import SCHEDULERS, TERMINALS
 
 ROOT = Path(__file__).parent.parent
 # Examples are never judged by their time: test machines are shared.
@@ -152,7 +153,7 @@ def torchrun(
 def door(name: str, *words: str) -> subprocess.CompletedProcess:
     """What ``command`` does, within this process: a process of its own imports torch for seconds."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    numbers = (*SCHEDULERS, *TERMINALS)
     listening = {number: signal.getsignal(number) for number in numbers}
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

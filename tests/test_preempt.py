@@ -113,7 +113,7 @@ def test_the_time_limit_is_kept_by_itself(small_index, tmp_path):
 
 @pytest.fixture
 def signals():
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    numbers = (*preempt.SCHEDULERS, *preempt.TERMINALS)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():

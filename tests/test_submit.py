@@ -172,10 +172,10 @@ def test_as_many_nodes_are_used_as_divide_the_batch(batch, nodes, ranks, mixup):
     config = parse(TrainConfig, config_tree(Path("index"), Path("runs"), **changes), "test")
     fitting = [count for count in range(1, nodes + 1) if batch % (count * ranks * (1 + mixup)) == 0]
     if fitting:
-        assert nodes_that_fit(config, nodes, ranks) == max(fitting)
+        assert nodes_that_fit(nodes, ranks, config) == max(fitting)
     else:
         with pytest.raises(UserError, match=r"train\.batch"):
-            nodes_that_fit(config, nodes, ranks)
+            nodes_that_fit(nodes, ranks, config)
 
 
 def lived(ends: list[tuple[int, int]]) -> list[bool]:

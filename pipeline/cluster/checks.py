@@ -16,7 +16,7 @@ def training(configs: list[TrainConfig], request: Request, index: bool = True) -
     :raises UserError: as training would: the data, the network, the batch's split over the ranks.
     """
     for config in configs:
-        check_split(config, request.ranks)
+        check_split(request.ranks, config)
         if index:
             dry_run(config, request.ranks)
     runs = ", ".join(str(config.folder) for config in configs)
@@ -29,7 +29,7 @@ def transferring(config: TransferConfig, request: Request, trained: bool = True)
 
     :raises UserError: as transfer would: checkpoint, data, the batches' split over the ranks.
     """
-    check_split(config, request.ranks)
+    check_split(request.ranks, config)
     path = Path(config.checkpoint)
     if trained and (checkpoint.latest(path) is None if path.is_dir() else not path.exists()):
         raise UserError(f"checkpoint: {path}: no checkpoint there; train first, or use submit chain")

@@ -6,19 +6,20 @@ from pipeline.data.order import share
 from pipeline.network import address_towards
 
 
-def check_split(config: TrainConfig | TransferConfig, ranks: int) -> None:
-    """:raises UserError: a global batch of the config cannot be spread evenly over so many ranks."""
-    if isinstance(config, TrainConfig):
-        in_pairs = config.data.pictures.augment.in_pairs
-        share(config.train.batch, ranks, config.train.accumulate, in_pairs=in_pairs)
-        return
-    for mode in set(config.modes) - {"frozen"}:
-        train = getattr(config, mode).train
-        share(train.batch, ranks, train.accumulate, f"{mode}.train.batch")
+def check_split(ranks: int, *configs: TrainConfig | TransferConfig) -> None:
+    """:raises UserError: a global batch of a config cannot be spread evenly over so many ranks."""
+    for config in configs:
+        if isinstance(config, TrainConfig):
+            in_pairs = config.data.pictures.augment.in_pairs
+            share(config.train.batch, ranks, config.train.accumulate, in_pairs=in_pairs)
+            continue
+        for mode in set(config.modes) - {"frozen"}:
+            train = getattr(config, mode).train
+            share(train.batch, ranks, train.accumulate, f"{mode}.train.batch")
 
 
-def nodes_that_fit(config: TrainConfig | TransferConfig, nodes: int, ranks_per_node: int) -> int:
-    """The most of ``nodes`` over which the config's batches can be spread evenly.
+def nodes_that_fit(nodes: int, ranks_per_node: int, *configs: TrainConfig | TransferConfig) -> int:
+    """The most of ``nodes`` over which the configs' batches can be spread evenly.
 
     A job comes back on what is left after a node died, and 7 of 8 nodes rarely divide a batch.
 
@@ -26,11 +27,11 @@ def nodes_that_fit(config: TrainConfig | TransferConfig, nodes: int, ranks_per_n
     """
     for fewer in range(nodes, 1, -1):
         try:
-            check_split(config, fewer * ranks_per_node)
+            check_split(fewer * ranks_per_node, *configs)
             return fewer
         except UserError:
             continue
-    check_split(config, ranks_per_node)
+    check_split(ranks_per_node, *configs)
     return 1
 
 

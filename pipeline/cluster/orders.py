@@ -1,13 +1,13 @@
 """What submit's actions come to: the pieces to submit, checked, and their plan in a few lines."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline.cluster import submission
 from pipeline.cluster.arrays import variants
 from pipeline.cluster.checks import training, transferring
 from pipeline.cluster.submission import Piece, Request
 from pipeline.config import TrainConfig, TransferConfig, load
+from pipeline.data.index import is_index
 
 Order = tuple[list[Piece], list[str]]
 
@@ -50,7 +50,7 @@ def chain(
     small = replace(request, nodes=nodes)
     trains = submission.train([config], config.folder, request)
     pieces, index = [trains], True
-    if prepare and not (Path(config.data.index) / "index.json").exists():
+    if prepare and not is_index(config.data.index):
         words, index = ["launch.prepare", *prepare, "--out", config.data.index], False
         alone = replace(request, gpus_per_node=0)
         first = submission.command("prepare", words, config.folder, alone)

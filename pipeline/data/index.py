@@ -213,6 +213,11 @@ class Index:
         return Split(name, self.classes, root, table, files, about["decoded"], about["fingerprint"])
 
 
+def is_index(folder: str | Path) -> bool:
+    """Whether ``launch.prepare`` has finished one there."""
+    return (Path(folder) / "index.json").exists()
+
+
 def open_index(folder: str | Path, key: str = "data.index") -> Index:
     """:raises UserError: there is no index; the message names the config's ``key`` and the command."""
     folder = Path(folder)

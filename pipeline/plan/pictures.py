@@ -1,10 +1,9 @@
 """How many pictures a run trains on, of how many classes and bytes: from its index, or as published."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.config import TrainConfig
-from pipeline.data.index import open_index
+from pipeline.data.index import is_index, open_index
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def pictures_of(config: TrainConfig) -> Pictures:
     :raises UserError: there is an index, but without such a split.
     """
     data = config.data
-    if (Path(data.index) / "index.json").exists():
+    if is_index(data.index):
         split = open_index(data.index).split(data.train)
         mean = float(split.places[2].mean()) if len(split) else 0.0
         return Pictures(len(split), len(split.classes), mean, f"the index in {data.index}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.bench.gpu.plan import LEAST, SECONDS, TINY, Plan, Sizes
 from pipeline.config import UserError
+from pipeline.data.index import is_index
 
 ABOUT = """What a GPU gives: the tests that need one; ResNet-50's step, loader and both together against
 torchvision's step; what bounds it; other networks; CIFAR-10's recipes; the probe. Under 15 minutes,
@@ -45,7 +46,7 @@ def plan_of(words: argparse.Namespace) -> Plan:
 
         if not torch.cuda.is_available():
             raise UserError("--device cuda: torch sees no GPU on this machine")
-    if words.cifar is not None and not (words.cifar / "index.json").exists():
+    if words.cifar is not None and not is_index(words.cifar):
         raise UserError(
             f"--cifar {words.cifar}: no index there; python -m launch.prepare cifar10 --out {words.cifar}"
         )

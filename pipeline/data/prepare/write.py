@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.claim import CLAIM, claim
 from pipeline.config import UserError
-from pipeline.data.index import FORMAT, fingerprint, schema
+from pipeline.data.index import FORMAT, fingerprint, is_index, schema
 from pipeline.data.prepare.chunks import RESULT, results, shard_path
 from pipeline.data.prepare.duplicates import duplicates, without
 from pipeline.data.prepare.examine import GONE
@@ -61,7 +61,7 @@ def write_index(source: Source, out: Path, how: How = HEADERS_ONLY) -> Summary:
     """
     if out.is_mount():
         raise UserError(f"--out {out}: a mount point, which cannot be replaced; give a folder inside it")
-    if out.exists() and not (out / "index.json").exists() and any(out.iterdir()):
+    if out.exists() and not is_index(out) and any(out.iterdir()):
         raise UserError(f"--out {out}: not empty and not an index; give a new folder")
     if how.pack and all(isinstance(pictures, Pixels) for pictures in source.splits.values()):
         raise UserError(f"--pack: {source.name}'s small pictures are stored as pixels anyway; leave it out")
